@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
+# Every target does the set-up that it needs; a second run finds it done.
+
+SHELL := /bin/bash
+VENV := .venv
+PY := $(VENV)/bin/python
+
+EXT_SOURCES := $(wildcard ext/*/*.[ch]) setup.py
+EXT_MODULE := $(wildcard python/virmirror/_core*.so)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test check build lint tidy docs dist clean system system-test FORCE
+
+help: ## show this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+demo: build ## set everything up and move a running guest before your eyes
+	$(PY) examples/demo.py
+
+test: build/ext-werror.stamp ## set everything up and run all tests, on a real QEMU too
+	$(PY) -m pytest
+
+check: build/ext-werror.stamp ## the fast part of the tests: lints, C and Python without QEMU
+	$(PY) -m pytest -m "not qemu"
+
+build: build/ext.stamp ## set everything up and build the extension in place
+
+lint: build/ext-werror.stamp ## only the lints
+	$(PY) -m pytest tests/lint
+
+tidy: build/ext-werror.stamp ## clang-tidy over the C sources (wants clang-tidy installed)
+	clang-tidy --quiet $(wildcard ext/*/*.c) -- -std=gnu11 -Iext/core -Iext/binding \
+	    -DPy_LIMITED_API=0x030B0000 \
+	    -isystem $(shell $(PY) -c 'import sysconfig; print(sysconfig.get_path("include"))') \
+	    $(shell pkg-config --cflags libvirt glib-2.0 libxml-2.0)
+
+docs: build/ext-werror.stamp ## the documentation, as HTML in build/docs
+	$(PY) -m sphinx -q -W --keep-going -b html -d build/doctrees docs build/docs
+
+dist: build/ext-werror.stamp ## a source distribution in dist/
+	$(PY) -c 'from setuptools.build_meta import build_sdist; print(build_sdist("dist"))'
+
+clean: ## remove everything that was built, and .venv
+	rm -rf build dist python/*.egg-info $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -f python/virmirror/_core*.so
+	find python tests examples docs -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+
+# System packages: a query each time, an installation only when one is missing.
+system:
+	@tools/setup-system.sh
+
+system-test:
+	@tools/setup-system.sh --test
+
+# The demo needs only what virmirror itself needs; the tests bring their tools.
+$(VENV)/run.stamp: pyproject.toml tools/setup-venv.sh | system
+	tools/setup-venv.sh $(VENV)
+	@touch $@
+
+$(VENV)/test.stamp: pyproject.toml tools/setup-venv.sh | system-test
+	tools/setup-venv.sh $(VENV) test,dev
+	@touch $(VENV)/run.stamp $@
+
+# The tests want a build without warnings; the demo takes either build.
+build/ext.stamp: $(EXT_SOURCES) $(VENV)/run.stamp $(if $(EXT_MODULE),,FORCE)
+	$(PY) setup.py -q build_ext --inplace --force
+	@mkdir -p build && touch $@
+
+build/ext-werror.stamp: $(EXT_SOURCES) $(VENV)/test.stamp $(if $(EXT_MODULE),,FORCE)
+	VIRMIRROR_WERROR=1 $(PY) setup.py -q build_ext --inplace --force
+	@mkdir -p build && touch build/ext.stamp $@

@@ -1,0 +1,90 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
+# Install the system packages that virmirror needs, if any of them is missing.
+# Usage: tools/setup-system.sh [--test]
+# With --test also those that only the tests and lints need. When everything is
+# there already nothing is changed and no privilege is needed.
+set -euo pipefail
+
+packages=(
+    gcc libc6-dev make pkg-config python3-dev python3-venv
+    libvirt-dev libglib2.0-dev libxml2-dev
+    libvirt-daemon libvirt-daemon-driver-qemu libvirt-daemon-system
+    qemu-system-x86 qemu-utils seabios
+    binutils ca-certificates
+)
+if [ "${1:-}" = --test ]; then
+    packages+=(clang)
+fi
+
+is_installed() {
+    local state
+    state=$(dpkg-query -W -f='${db:Status-Status}\n' "$1" 2>/dev/null) || return 1
+    grep -qx installed <<<"$state"
+}
+
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then
+        "$@"
+    elif command -v sudo >/dev/null; then
+        sudo "$@"
+    else
+        echo "$0: neither root nor sudo; please run as root: $*" >&2
+        return 1
+    fi
+}
+
+# Other systems: nothing is installed, but what is missing is named.
+check_without_apt() {
+    local missing=() tool library
+    for tool in gcc make pkg-config as ld qemu-system-x86_64 qemu-img; do
+        command -v "$tool" >/dev/null || missing+=("$tool")
+    done
+    if [ "${1:-}" = --test ]; then
+        command -v clang >/dev/null || missing+=(clang)
+    fi
+    if command -v pkg-config >/dev/null; then
+        for library in libvirt glib-2.0 libxml-2.0; do
+            pkg-config --exists "$library" || missing+=("$library (headers)")
+        done
+    fi
+    if [ ${#missing[@]} -eq 0 ]; then
+        return 0
+    fi
+    printf '%s: missing: %s\n' "$0" "$(printf '%s, ' "${missing[@]}" | sed 's/, $//')" >&2
+    cat >&2 <<'HINT'
+There is no apt-get here, so please install these yourself. On Fedora or RHEL:
+  dnf install gcc make pkgconf-pkg-config binutils clang python3-devel \
+      libvirt-devel glib2-devel libxml2-devel libvirt-daemon-driver-qemu \
+      qemu-system-x86-core qemu-img seabios-bin
+HINT
+    return 1
+}
+
+install_packages() {
+    local policy=/usr/sbin/policy-rc.d
+    echo "installing: $*"
+    # Without an init system there is nothing that could start libvirt's
+    # services, and a failed start must not fail the installation.
+    if [ ! -d /run/systemd/system ] && [ ! -e "$policy" ]; then
+        as_root sh -c "printf '#!/bin/sh\nexit 101\n' >$policy && chmod 755 $policy"
+        trap "as_root rm -f $policy" EXIT
+    fi
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get update -q
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y \
+        --no-install-recommends -o DPkg::Lock::Timeout=300 "$@"
+}
+
+if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then
+    check_without_apt "$@"
+    exit
+fi
+
+missing=()
+for package in "${packages[@]}"; do
+    is_installed "$package" || missing+=("$package")
+done
+if [ ${#missing[@]} -gt 0 ]; then
+    install_packages "${missing[@]}"
+fi
