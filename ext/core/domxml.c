@@ -1,0 +1,295 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+#include "domxml.h"
+
+#include <libvirt/virterror.h>
+#include <string.h>
+
+#include "error.h"
+#include "text.h"
+#include "xmlutil.h"
+
+#define WHAT "domain XML"
+
+/* A backing chain is nested <backingStore> elements; libvirt ends at 200
+ * layers, libxml2 at 256 elements. */
+#define MAX_DEPTH 250
+
+static const char *const ready_names[VMR_READY_LAST] = {
+    [VMR_READY_NO] = "no",
+    [VMR_READY_YES] = "yes",
+    [VMR_READY_PIVOT] = "pivot",
+    [VMR_READY_ABORT] = "abort",
+};
+
+/* Where <source> has its path, by the type of the disk; the types that are not
+ * here (network, volume, nvme, ...) have none. */
+static const struct {
+    const char *type;
+    const char *attr;
+} path_attrs[] = {
+    {"file", "file"},
+    {"block", "dev"},
+    {"dir", "dir"},
+};
+
+const char *
+vmr_ready_name(VmrReady ready)
+{
+    g_return_val_if_fail((unsigned)ready < VMR_READY_LAST, "unknown");
+    return ready_names[ready];
+}
+
+static void
+layer_free(VmrLayer *layer)
+{
+    if (!layer)
+        return;
+    g_free(layer->type);
+    g_free(layer->path);
+    g_free(layer->format);
+    g_free(layer);
+}
+
+static void
+disk_free(VmrDomDisk *disk)
+{
+    if (!disk)
+        return;
+    g_free(disk->target);
+    g_free(disk->device);
+    g_free(disk->bus);
+    g_clear_pointer(&disk->chain, g_ptr_array_unref);
+    layer_free(disk->mirror);
+    g_free(disk->mirror_job);
+    g_free(disk);
+}
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(VmrLayer, layer_free)
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(VmrDomDisk, disk_free)
+
+void
+vmr_domxml_free(VmrDomXml *dom)
+{
+    if (!dom)
+        return;
+    g_free(dom->name);
+    g_free(dom->uuid);
+    g_free(dom->type);
+    g_clear_pointer(&dom->disks, g_ptr_array_unref);
+    g_free(dom);
+}
+
+static const char *
+path_attr(const char *type)
+{
+    for (gsize i = 0; i < G_N_ELEMENTS(path_attrs); i++)
+        if (strcmp(path_attrs[i].type, type) == 0)
+            return path_attrs[i].attr;
+    return NULL;
+}
+
+/* The attribute @name of the child @child of @node, or NULL; owned. */
+static char *
+dup_child_attr(const xmlNode *node, const char *child, const char *name)
+{
+    const xmlNode *found = vmr_xml_child(node, child);
+
+    return found ? vmr_xml_dup_attr(found, name) : NULL;
+}
+
+/* The attribute @name of @node, or @fallback; owned. */
+static char *
+dup_attr_or(const xmlNode *node, const char *name, const char *fallback)
+{
+    char *value = vmr_xml_dup_attr(node, name);
+
+    return value ? value : g_strdup(fallback);
+}
+
+/* The image that @node (<disk>, <backingStore>, <mirror>) describes; its
+ * format stands in the child @format. */
+static VmrLayer *
+read_layer(const xmlNode *node, const char *format)
+{
+    VmrLayer *layer = g_new0(VmrLayer, 1);
+    const char *attr;
+
+    layer->type = dup_attr_or(node, "type", "file");
+    layer->format = dup_child_attr(node, format, "type");
+    attr = path_attr(layer->type);
+    if (attr)
+        layer->path = dup_child_attr(node, "source", attr);
+    return layer;
+}
+
+/* An empty drive has no <source>, or one without a path. */
+static gboolean
+has_medium(const xmlNode *node, const VmrLayer *top)
+{
+    return vmr_xml_child(node, "source") &&
+           (top->path || !path_attr(top->type));
+}
+
+/* The layers of the <disk> @node, from the top down. */
+static void
+read_chain(VmrDomDisk *disk, const xmlNode *node)
+{
+    g_autoptr(VmrLayer) top = read_layer(node, "driver");
+
+    disk->chain = g_ptr_array_new_with_free_func((GDestroyNotify)layer_free);
+    if (!has_medium(node, top))
+        return;
+    g_ptr_array_add(disk->chain, g_steal_pointer(&top));
+    while ((node = vmr_xml_child(node, "backingStore"))) {
+        /* <backingStore/> says that nothing is below; where there is none at
+         * all nobody has looked yet */
+        if (!node->properties && !vmr_xml_child(node, "source")) {
+            disk->chain_ends = TRUE;
+            return;
+        }
+        g_ptr_array_add(disk->chain, read_layer(node, "format"));
+    }
+}
+
+static gboolean
+read_ready(const xmlNode *mirror, VmrReady *ready, const char *target,
+           GError **error)
+{
+    g_autofree char *name = vmr_xml_dup_attr(mirror, "ready");
+    g_autofree char *clean = NULL;
+
+    *ready = VMR_READY_NO;
+    if (!name)
+        return TRUE;
+    for (int i = 0; i < VMR_READY_LAST; i++) {
+        if (strcmp(name, ready_names[i]) == 0) {
+            *ready = (VmrReady)i;
+            return TRUE;
+        }
+    }
+    clean = vmr_text_clean(name);
+    vmr_error_set_virt(error, VMR_ERROR_INVALID_SPEC, VIR_ERR_XML_DETAIL,
+                       WHAT " has an unknown ready='%s' in the mirror of disk "
+                       "'%s'", clean, target);
+    return FALSE;
+}
+
+static gboolean
+read_mirror(VmrDomDisk *disk, const xmlNode *node, GError **error)
+{
+    const xmlNode *mirror = vmr_xml_child(node, "mirror");
+
+    if (!mirror)
+        return TRUE;
+    disk->mirror = read_layer(mirror, "format");
+    /* libvirt says file and format twice; this is the older way */
+    if (!disk->mirror->path && strcmp(disk->mirror->type, "file") == 0)
+        disk->mirror->path = vmr_xml_dup_attr(mirror, "file");
+    if (!disk->mirror->format)
+        disk->mirror->format = vmr_xml_dup_attr(mirror, "format");
+    disk->mirror_job = dup_attr_or(mirror, "job", "copy");
+    return read_ready(mirror, &disk->ready, disk->target, error);
+}
+
+static VmrDomDisk *
+read_disk(const xmlNode *node, GError **error)
+{
+    g_autoptr(VmrDomDisk) disk = g_new0(VmrDomDisk, 1);
+
+    disk->target = dup_child_attr(node, "target", "dev");
+    if (!disk->target) {
+        vmr_error_set_virt(error, VMR_ERROR_INVALID_SPEC, VIR_ERR_XML_DETAIL,
+                           WHAT " has a disk without a target, line %ld",
+                           xmlGetLineNo(node));
+        return NULL;
+    }
+    disk->bus = dup_child_attr(node, "target", "bus");
+    disk->device = dup_attr_or(node, "device", "disk");
+    disk->readonly = vmr_xml_child(node, "readonly") != NULL;
+    disk->shareable = vmr_xml_child(node, "shareable") != NULL;
+    disk->transient = vmr_xml_child(node, "transient") != NULL;
+    read_chain(disk, node);
+    if (!read_mirror(disk, node, error))
+        return NULL;
+    return g_steal_pointer(&disk);
+}
+
+static gboolean
+read_disks(VmrDomXml *dom, const xmlNode *root, GError **error)
+{
+    const xmlNode *devices = vmr_xml_child(root, "devices");
+    const xmlNode *node = devices ? vmr_xml_child(devices, "disk") : NULL;
+
+    dom->disks = g_ptr_array_new_with_free_func((GDestroyNotify)disk_free);
+    for (; node; node = vmr_xml_next(node)) {
+        VmrDomDisk *disk = read_disk(node, error);
+
+        if (!disk)
+            return FALSE;
+        g_ptr_array_add(dom->disks, disk);
+    }
+    return TRUE;
+}
+
+VmrDomXml *
+vmr_domxml_parse(const char *xml, GError **error)
+{
+    g_autoptr(xmlDoc) doc = vmr_xml_parse(xml, VMR_DOMXML_MAX_SIZE, MAX_DEPTH,
+                                          "domain", WHAT, error);
+    g_autoptr(VmrDomXml) dom = NULL;
+    const xmlNode *root;
+
+    if (!doc)
+        return NULL;
+    root = xmlDocGetRootElement(doc);
+    dom = g_new0(VmrDomXml, 1);
+    dom->name = vmr_xml_dup_child_text(root, "name");
+    dom->uuid = vmr_xml_dup_child_text(root, "uuid");
+    dom->type = vmr_xml_dup_attr(root, "type");
+    if (!dom->name || !dom->uuid || !dom->type) {
+        vmr_error_set_virt(error, VMR_ERROR_INVALID_SPEC, VIR_ERR_XML_DETAIL,
+                           WHAT " has no %s", !dom->name   ? "name"
+                                              : !dom->uuid ? "uuid"
+                                                           : "type");
+        return NULL;
+    }
+    if (!read_disks(dom, root, error))
+        return NULL;
+    return g_steal_pointer(&dom);
+}
+
+/* As libvirt does: a target comes first, a path is only one if it is
+ * absolute, and a path that two disks have names neither. */
+VmrDomDisk *
+vmr_domxml_find(const VmrDomXml *dom, const char *name)
+{
+    VmrDomDisk *found = NULL;
+
+    for (guint i = 0; i < dom->disks->len; i++) {
+        VmrDomDisk *disk = dom->disks->pdata[i];
+
+        if (strcmp(disk->target, name) == 0)
+            return disk;
+    }
+    if (*name != '/')
+        return NULL;
+    for (guint i = 0; i < dom->disks->len; i++) {
+        VmrDomDisk *disk = dom->disks->pdata[i];
+
+        if (g_strcmp0(vmr_domdisk_source(disk), name) != 0)
+            continue;
+        if (found)
+            return NULL;
+        found = disk;
+    }
+    return found;
+}
+
+const char *
+vmr_domdisk_source(const VmrDomDisk *disk)
+{
+    const VmrLayer *top = disk->chain->len > 0 ? disk->chain->pdata[0] : NULL;
+
+    return top ? top->path : NULL;
+}

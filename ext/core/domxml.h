@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * domxml: a domain's XML, live or inactive, as far as disks are concerned:
+ * their sources, backing chains, and <mirror ready=>. Pure.
+ */
+
+#include <glib.h>
+
+G_BEGIN_DECLS
+
+#define VMR_DOMXML_MAX_SIZE (16 * 1024 * 1024)
+
+/* @ready of <mirror>: what libvirt believes of a copy or active commit */
+typedef enum {
+    VMR_READY_NO,    /* not ready yet */
+    VMR_READY_YES,   /* both sides are the same from here on */
+    VMR_READY_PIVOT, /* libvirt asked QEMU to pivot */
+    VMR_READY_ABORT, /* libvirt asked QEMU to abort */
+    VMR_READY_LAST
+} VmrReady;
+
+/* One layer of a backing chain. */
+typedef struct {
+    char *type;   /* "file", "block", "network", ... */
+    char *path;   /* NULL where the type has none */
+    char *format; /* "qcow2", "raw", ..., or NULL where not given */
+} VmrLayer;
+
+typedef struct {
+    char *target;       /* "vda" */
+    char *device;       /* "disk", "cdrom", "floppy", "lun" */
+    char *bus;          /* "virtio", ..., or NULL */
+    gboolean readonly;
+    gboolean shareable;
+    gboolean transient;
+    GPtrArray *chain;   /* of VmrLayer, top first; empty: no medium */
+    gboolean chain_ends;/* the XML says where the chain ends */
+    VmrLayer *mirror;   /* destination of a running copy, or NULL */
+    char *mirror_job;   /* "copy", "active-commit", NULL without mirror */
+    VmrReady ready;     /* of mirror */
+} VmrDomDisk;
+
+typedef struct {
+    char *name;
+    char *uuid;
+    char *type;         /* "qemu", "kvm", ... */
+    gboolean running;   /* it has an id: the XML is the live one */
+    GPtrArray *disks;   /* of VmrDomDisk */
+} VmrDomXml;
+
+/* Parse virDomainGetXMLDesc()'s text. Errors: INVALID_SPEC. */
+VmrDomXml *vmr_domxml_parse(const char *xml, GError **error);
+
+/* Free @dom; NULL is fine. */
+void vmr_domxml_free(VmrDomXml *dom);
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(VmrDomXml, vmr_domxml_free)
+
+/* The disk whose target is @name, or whose source path is, as libvirt looks
+ * disks up; borrowed, NULL: none. */
+VmrDomDisk *vmr_domxml_find(const VmrDomXml *dom, const char *name);
+
+/* The path of the top layer of @disk, borrowed, NULL where it has none. */
+const char *vmr_domdisk_source(const VmrDomDisk *disk);
+
+/* "no", "yes", "pivot" or "abort"; static. */
+const char *vmr_ready_name(VmrReady ready);
+
+G_END_DECLS
