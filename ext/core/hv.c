@@ -1,0 +1,367 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+#include "hv.h"
+
+#include <string.h>
+
+#include "error.h"
+
+static const char *const op_names[VMR_HV_LAST] = {
+    [VMR_HV_GET_VERSIONS] = "virConnectGetVersion",
+    [VMR_HV_GET_XML] = "virDomainGetXMLDesc",
+    [VMR_HV_GET_STATE] = "virDomainGetState",
+    [VMR_HV_IS_PERSISTENT] = "virDomainIsPersistent",
+    [VMR_HV_SUSPEND] = "virDomainSuspend",
+    [VMR_HV_RESUME] = "virDomainResume",
+    [VMR_HV_SNAPSHOT_CREATE] = "virDomainSnapshotCreateXML",
+    [VMR_HV_SNAPSHOT_GET_XML] = "virDomainSnapshotGetXMLDesc",
+    [VMR_HV_SNAPSHOT_IS_CURRENT] = "virDomainSnapshotIsCurrent",
+    [VMR_HV_SNAPSHOT_DELETE] = "virDomainSnapshotDelete",
+    [VMR_HV_BLOCK_COPY] = "virDomainBlockCopy",
+    [VMR_HV_BLOCK_COMMIT] = "virDomainBlockCommit",
+    [VMR_HV_BLOCK_REBASE] = "virDomainBlockRebase",
+    [VMR_HV_BLOCK_JOB_ABORT] = "virDomainBlockJobAbort",
+    [VMR_HV_BLOCK_JOB_INFO] = "virDomainGetBlockJobInfo",
+    [VMR_HV_BLOCK_JOB_SET_SPEED] = "virDomainBlockJobSetSpeed",
+    [VMR_HV_GET_METADATA] = "virDomainGetMetadata",
+    [VMR_HV_SET_METADATA] = "virDomainSetMetadata",
+    [VMR_HV_EVENTS_OPEN] = "virConnectDomainEventRegisterAny",
+    [VMR_HV_EVENTS_CLOSE] = "virConnectDomainEventDeregisterAny",
+};
+
+const char *
+vmr_hv_op_name(VmrHvOp op)
+{
+    g_return_val_if_fail((unsigned)op < VMR_HV_LAST, "unknown");
+    return op_names[op];
+}
+
+VmrDomain *
+vmr_domain_new(VmrHv *hv, virDomainPtr ptr)
+{
+    VmrDomain *dom = g_new0(VmrDomain, 1);
+
+    dom->hv = hv;
+    dom->ptr = hv->domain_ref(ptr);
+    return dom;
+}
+
+void
+vmr_domain_free(VmrDomain *dom)
+{
+    if (!dom)
+        return;
+    dom->hv->domain_unref(dom->ptr);
+    g_free(dom);
+}
+
+/* A call with all that it points to, so that it can outlive its caller. */
+typedef struct {
+    VmrHv *hv;
+    VmrHvCall call;
+} OwnedCall;
+
+static OwnedCall *
+owned_call_new(const VmrDomain *dom, const VmrHvCall *call)
+{
+    OwnedCall *owned = g_new0(OwnedCall, 1);
+
+    owned->hv = dom->hv;
+    owned->call = *call;
+    owned->call.dom = dom->hv->domain_ref(dom->ptr);
+    owned->call.disk = g_strdup(call->disk);
+    owned->call.name = g_strdup(call->name);
+    owned->call.xml = g_strdup(call->xml);
+    owned->call.base = g_strdup(call->base);
+    owned->call.top = g_strdup(call->top);
+    owned->call.key = g_strdup(call->key);
+    owned->call.uri = g_strdup(call->uri);
+    return owned;
+}
+
+static void
+owned_call_free(gpointer data)
+{
+    OwnedCall *owned = data;
+
+    owned->hv->domain_unref(owned->call.dom);
+    g_free((char *)owned->call.disk);
+    g_free((char *)owned->call.name);
+    g_free((char *)owned->call.xml);
+    g_free((char *)owned->call.base);
+    g_free((char *)owned->call.top);
+    g_free((char *)owned->call.key);
+    g_free((char *)owned->call.uri);
+    g_free(owned->call.text);
+    g_free(owned);
+}
+
+static gboolean
+owned_call_perform(gpointer data, GError **error)
+{
+    OwnedCall *owned = data;
+
+    return owned->hv->perform(owned->hv, &owned->call, error);
+}
+
+/* Take over what the call has brought. */
+static void
+owned_call_collect(gpointer data, gpointer into)
+{
+    OwnedCall *owned = data;
+    VmrHvCall *call = into;
+
+    call->text = g_steal_pointer(&owned->call.text);
+    call->number = owned->call.number;
+    call->reason = owned->call.reason;
+    call->job = owned->call.job;
+    memcpy(call->events, owned->call.events, sizeof(call->events));
+}
+
+static gboolean
+call_perform(const VmrDomain *dom, VmrHvCall *call, const VmrWait *wait,
+             GError **error)
+{
+    gboolean ok = vmr_wait_call(wait, vmr_hv_op_name(call->op),
+                                owned_call_perform, owned_call_new(dom, call),
+                                owned_call_free, owned_call_collect, call,
+                                error);
+
+    if (!ok)
+        vmr_error_annotate(error, call->disk, NULL);
+    return ok;
+}
+
+gboolean
+vmr_hv_get_versions(const VmrDomain *dom, int *libvirt, int *hypervisor,
+                    const VmrWait *wait, GError **error)
+{
+    VmrHvCall call = {.op = VMR_HV_GET_VERSIONS};
+
+    if (!call_perform(dom, &call, wait, error))
+        return FALSE;
+    *libvirt = call.number;
+    *hypervisor = call.reason;
+    return TRUE;
+}
+
+char *
+vmr_hv_get_xml(const VmrDomain *dom, guint flags, const VmrWait *wait,
+               GError **error)
+{
+    VmrHvCall call = {.op = VMR_HV_GET_XML, .flags = flags};
+
+    return call_perform(dom, &call, wait, error) ? call.text : NULL;
+}
+
+gboolean
+vmr_hv_get_state(const VmrDomain *dom, int *state, int *reason,
+                 const VmrWait *wait, GError **error)
+{
+    VmrHvCall call = {.op = VMR_HV_GET_STATE};
+
+    if (!call_perform(dom, &call, wait, error))
+        return FALSE;
+    *state = call.number;
+    if (reason)
+        *reason = call.reason;
+    return TRUE;
+}
+
+gboolean
+vmr_hv_is_persistent(const VmrDomain *dom, gboolean *persistent,
+                     const VmrWait *wait, GError **error)
+{
+    VmrHvCall call = {.op = VMR_HV_IS_PERSISTENT};
+
+    if (!call_perform(dom, &call, wait, error))
+        return FALSE;
+    *persistent = call.number != 0;
+    return TRUE;
+}
+
+gboolean
+vmr_hv_suspend(const VmrDomain *dom, const VmrWait *wait, GError **error)
+{
+    VmrHvCall call = {.op = VMR_HV_SUSPEND};
+
+    return call_perform(dom, &call, wait, error);
+}
+
+gboolean
+vmr_hv_resume(const VmrDomain *dom, const VmrWait *wait, GError **error)
+{
+    VmrHvCall call = {.op = VMR_HV_RESUME};
+
+    return call_perform(dom, &call, wait, error);
+}
+
+char *
+vmr_hv_snapshot_create(const VmrDomain *dom, const char *xml, guint flags,
+                       const VmrWait *wait, GError **error)
+{
+    VmrHvCall call = {
+        .op = VMR_HV_SNAPSHOT_CREATE, .xml = xml, .flags = flags};
+
+    return call_perform(dom, &call, wait, error) ? call.text : NULL;
+}
+
+char *
+vmr_hv_snapshot_get_xml(const VmrDomain *dom, const char *name,
+                        const VmrWait *wait, GError **error)
+{
+    VmrHvCall call = {.op = VMR_HV_SNAPSHOT_GET_XML, .name = name};
+
+    return call_perform(dom, &call, wait, error) ? call.text : NULL;
+}
+
+gboolean
+vmr_hv_snapshot_is_current(const VmrDomain *dom, const char *name,
+                           gboolean *current, const VmrWait *wait,
+                           GError **error)
+{
+    VmrHvCall call = {.op = VMR_HV_SNAPSHOT_IS_CURRENT, .name = name};
+
+    if (!call_perform(dom, &call, wait, error))
+        return FALSE;
+    *current = call.number != 0;
+    return TRUE;
+}
+
+gboolean
+vmr_hv_snapshot_delete(const VmrDomain *dom, const char *name, guint flags,
+                       const VmrWait *wait, GError **error)
+{
+    VmrHvCall call = {
+        .op = VMR_HV_SNAPSHOT_DELETE, .name = name, .flags = flags};
+
+    return call_perform(dom, &call, wait, error);
+}
+
+gboolean
+vmr_hv_block_copy(const VmrDomain *dom, const char *disk, const char *xml,
+                  guint flags, const VmrWait *wait, GError **error)
+{
+    VmrHvCall call = {.op = VMR_HV_BLOCK_COPY,
+                      .disk = disk,
+                      .xml = xml,
+                      .flags = flags};
+
+    return call_perform(dom, &call, wait, error);
+}
+
+gboolean
+vmr_hv_block_commit(const VmrDomain *dom, const char *disk, const char *base,
+                    const char *top, guint flags, const VmrWait *wait,
+                    GError **error)
+{
+    VmrHvCall call = {.op = VMR_HV_BLOCK_COMMIT,
+                      .disk = disk,
+                      .base = base,
+                      .top = top,
+                      .flags = flags};
+
+    return call_perform(dom, &call, wait, error);
+}
+
+gboolean
+vmr_hv_block_rebase(const VmrDomain *dom, const char *disk, const char *base,
+                    gulong bandwidth, guint flags, const VmrWait *wait,
+                    GError **error)
+{
+    VmrHvCall call = {.op = VMR_HV_BLOCK_REBASE,
+                      .disk = disk,
+                      .base = base,
+                      .bandwidth = bandwidth,
+                      .flags = flags};
+
+    return call_perform(dom, &call, wait, error);
+}
+
+gboolean
+vmr_hv_block_job_abort(const VmrDomain *dom, const char *disk, guint flags,
+                       const VmrWait *wait, GError **error)
+{
+    VmrHvCall call = {
+        .op = VMR_HV_BLOCK_JOB_ABORT, .disk = disk, .flags = flags};
+
+    return call_perform(dom, &call, wait, error);
+}
+
+gboolean
+vmr_hv_block_job_info(const VmrDomain *dom, const char *disk,
+                      virDomainBlockJobInfo *info, gboolean *active,
+                      const VmrWait *wait, GError **error)
+{
+    VmrHvCall call = {.op = VMR_HV_BLOCK_JOB_INFO, .disk = disk};
+
+    if (!call_perform(dom, &call, wait, error))
+        return FALSE;
+    *info = call.job;
+    *active = call.number != 0;
+    return TRUE;
+}
+
+gboolean
+vmr_hv_block_job_set_speed(const VmrDomain *dom, const char *disk,
+                           gulong bandwidth, const VmrWait *wait,
+                           GError **error)
+{
+    VmrHvCall call = {.op = VMR_HV_BLOCK_JOB_SET_SPEED,
+                      .disk = disk,
+                      .bandwidth = bandwidth};
+
+    return call_perform(dom, &call, wait, error);
+}
+
+gboolean
+vmr_hv_get_metadata(const VmrDomain *dom, const char *uri, guint flags,
+                    char **text, const VmrWait *wait, GError **error)
+{
+    VmrHvCall call = {.op = VMR_HV_GET_METADATA, .uri = uri, .flags = flags};
+
+    if (!call_perform(dom, &call, wait, error))
+        return FALSE;
+    *text = call.text;
+    return TRUE;
+}
+
+gboolean
+vmr_hv_set_metadata(const VmrDomain *dom, const char *xml, const char *key,
+                    const char *uri, guint flags, const VmrWait *wait,
+                    GError **error)
+{
+    VmrHvCall call = {.op = VMR_HV_SET_METADATA,
+                      .xml = xml,
+                      .key = key,
+                      .uri = uri,
+                      .flags = flags};
+
+    return call_perform(dom, &call, wait, error);
+}
+
+gboolean
+vmr_hv_events_open(const VmrDomain *dom, VmrHvEventFunc func, gpointer data,
+                   GDestroyNotify destroy, int ids[VMR_HV_N_EVENTS],
+                   const VmrWait *wait, GError **error)
+{
+    VmrHvCall call = {.op = VMR_HV_EVENTS_OPEN,
+                      .event_func = func,
+                      .event_data = data,
+                      .event_destroy = destroy};
+
+    if (!call_perform(dom, &call, wait, error))
+        return FALSE;
+    memcpy(ids, call.events, sizeof(call.events));
+    return TRUE;
+}
+
+gboolean
+vmr_hv_events_close(const VmrDomain *dom, const int ids[VMR_HV_N_EVENTS],
+                    const VmrWait *wait, GError **error)
+{
+    VmrHvCall call = {.op = VMR_HV_EVENTS_CLOSE};
+
+    memcpy(call.events, ids, sizeof(call.events));
+    return call_perform(dom, &call, wait, error);
+}

@@ -1,0 +1,363 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* Each libvirt call that the engine makes, once. Where one fails, libvirt's
+ * error is taken on the next line: the call after would wipe it. */
+
+#include <libvirt/virterror.h>
+#include <stdlib.h>
+
+#include "error.h"
+#include "hv.h"
+
+/* Take what libvirt returned, and allocated with malloc(). */
+static gboolean
+take_text(VmrHvCall *call, char *text)
+{
+    if (!text)
+        return FALSE;
+    call->text = g_strdup(text);
+    free(text);
+    return TRUE;
+}
+
+static gboolean
+get_versions(VmrHvCall *call)
+{
+    virConnectPtr conn = virDomainGetConnect(call->dom);
+    unsigned long version;
+
+    if (virConnectGetLibVersion(conn, &version) < 0)
+        return FALSE;
+    call->number = (int)version;
+    if (virConnectGetVersion(conn, &version) < 0)
+        return FALSE;
+    call->reason = (int)version;
+    return TRUE;
+}
+
+static gboolean
+get_xml(VmrHvCall *call)
+{
+    return take_text(call, virDomainGetXMLDesc(call->dom, call->flags));
+}
+
+static gboolean
+get_state(VmrHvCall *call)
+{
+    return virDomainGetState(call->dom, &call->number, &call->reason, 0) == 0;
+}
+
+static gboolean
+is_persistent(VmrHvCall *call)
+{
+    call->number = virDomainIsPersistent(call->dom);
+    return call->number >= 0;
+}
+
+static gboolean
+suspend(VmrHvCall *call)
+{
+    return virDomainSuspend(call->dom) == 0;
+}
+
+static gboolean
+resume(VmrHvCall *call)
+{
+    return virDomainResume(call->dom) == 0;
+}
+
+static gboolean
+snapshot_create(VmrHvCall *call)
+{
+    virDomainSnapshotPtr snap =
+        virDomainSnapshotCreateXML(call->dom, call->xml, call->flags);
+
+    if (!snap)
+        return FALSE;
+    call->text = g_strdup(virDomainSnapshotGetName(snap));
+    virDomainSnapshotFree(snap);
+    return TRUE;
+}
+
+/* The calls on a snapshot: look it up, call, and let go of it. */
+typedef gboolean (*SnapshotFunc)(virDomainSnapshotPtr snap, VmrHvCall *call);
+
+static gboolean
+with_snapshot(VmrHvCall *call, SnapshotFunc func, GError **error)
+{
+    virDomainSnapshotPtr snap =
+        virDomainSnapshotLookupByName(call->dom, call->name, 0);
+    gboolean ok;
+
+    if (!snap) {
+        vmr_error_set_from_libvirt(error);
+        return FALSE;
+    }
+    ok = func(snap, call);
+    if (!ok)
+        vmr_error_set_from_libvirt(error);
+    virDomainSnapshotFree(snap);
+    return ok;
+}
+
+static gboolean
+snapshot_get_xml(virDomainSnapshotPtr snap, VmrHvCall *call)
+{
+    return take_text(call, virDomainSnapshotGetXMLDesc(snap, call->flags));
+}
+
+static gboolean
+snapshot_is_current(virDomainSnapshotPtr snap, VmrHvCall *call)
+{
+    call->number = virDomainSnapshotIsCurrent(snap, 0);
+    return call->number >= 0;
+}
+
+static gboolean
+snapshot_delete(virDomainSnapshotPtr snap, VmrHvCall *call)
+{
+    return virDomainSnapshotDelete(snap, call->flags) == 0;
+}
+
+static gboolean
+block_copy(VmrHvCall *call)
+{
+    return virDomainBlockCopy(call->dom, call->disk, call->xml, NULL, 0,
+                              call->flags) == 0;
+}
+
+static gboolean
+block_commit(VmrHvCall *call)
+{
+    return virDomainBlockCommit(call->dom, call->disk, call->base, call->top,
+                                0, call->flags) == 0;
+}
+
+static gboolean
+block_rebase(VmrHvCall *call)
+{
+    return virDomainBlockRebase(call->dom, call->disk, call->base,
+                                call->bandwidth, call->flags) == 0;
+}
+
+static gboolean
+block_job_abort(VmrHvCall *call)
+{
+    return virDomainBlockJobAbort(call->dom, call->disk, call->flags) == 0;
+}
+
+static gboolean
+block_job_info(VmrHvCall *call)
+{
+    call->number =
+        virDomainGetBlockJobInfo(call->dom, call->disk, &call->job,
+                                 VIR_DOMAIN_BLOCK_JOB_INFO_BANDWIDTH_BYTES);
+    return call->number >= 0;
+}
+
+static gboolean
+block_job_set_speed(VmrHvCall *call)
+{
+    return virDomainBlockJobSetSpeed(
+               call->dom, call->disk, call->bandwidth,
+               VIR_DOMAIN_BLOCK_JOB_SPEED_BANDWIDTH_BYTES) == 0;
+}
+
+static gboolean
+get_metadata(VmrHvCall *call, GError **error)
+{
+    g_autoptr(GError) local = NULL;
+
+    if (take_text(call, virDomainGetMetadata(call->dom,
+                                             VIR_DOMAIN_METADATA_ELEMENT,
+                                             call->uri, call->flags)))
+        return TRUE;
+    vmr_error_set_from_libvirt(&local);
+    /* that there is none is an answer, and call->text stays NULL */
+    if (vmr_error_get_detail(local)->virt_code ==
+        VIR_ERR_NO_DOMAIN_METADATA)
+        return TRUE;
+    g_propagate_error(error, g_steal_pointer(&local));
+    return FALSE;
+}
+
+static gboolean
+set_metadata(VmrHvCall *call)
+{
+    return virDomainSetMetadata(call->dom, VIR_DOMAIN_METADATA_ELEMENT,
+                                call->xml, call->key, call->uri,
+                                call->flags) == 0;
+}
+
+/* One listener, registered once for each kind of event. */
+typedef struct {
+    gint refs; /* atomic: one for each registration, one while registering */
+    VmrHvEventFunc func;
+    gpointer data;
+    GDestroyNotify destroy;
+} Listener;
+
+static void
+listener_unref(void *opaque)
+{
+    Listener *listener = opaque;
+
+    if (!g_atomic_int_dec_and_test(&listener->refs))
+        return;
+    listener->destroy(listener->data);
+    g_free(listener);
+}
+
+static void
+on_block_job(virConnectPtr conn G_GNUC_UNUSED, virDomainPtr dom G_GNUC_UNUSED,
+             const char *disk, int type, int status, void *opaque)
+{
+    Listener *listener = opaque;
+    VmrHvEvent event = {.kind = VMR_HV_EVENT_BLOCK_JOB,
+                        .disk = disk,
+                        .type = type,
+                        .status = status};
+
+    listener->func(&event, listener->data);
+}
+
+static int
+on_lifecycle(virConnectPtr conn G_GNUC_UNUSED, virDomainPtr dom G_GNUC_UNUSED,
+             int what, int detail, void *opaque)
+{
+    Listener *listener = opaque;
+    VmrHvEvent event = {.kind = VMR_HV_EVENT_LIFECYCLE,
+                        .type = what,
+                        .status = detail};
+
+    listener->func(&event, listener->data);
+    return 0;
+}
+
+static int
+listener_register(Listener *listener, virDomainPtr dom, int event_id,
+                  virConnectDomainEventGenericCallback func, GError **error)
+{
+    int id;
+
+    g_atomic_int_inc(&listener->refs);
+    id = virConnectDomainEventRegisterAny(virDomainGetConnect(dom), dom,
+                                          event_id, func, listener,
+                                          listener_unref);
+    if (id < 0) {
+        vmr_error_set_from_libvirt(error);
+        listener_unref(listener);
+    }
+    return id;
+}
+
+static gboolean
+events_open(VmrHvCall *call, GError **error)
+{
+    virConnectPtr conn = virDomainGetConnect(call->dom);
+    Listener *listener = g_new0(Listener, 1);
+    gboolean ok = FALSE;
+
+    listener->refs = 1;
+    listener->func = call->event_func;
+    listener->data = call->event_data;
+    listener->destroy = call->event_destroy;
+    call->events[0] = listener_register(
+        listener, call->dom, VIR_DOMAIN_EVENT_ID_BLOCK_JOB_2,
+        VIR_DOMAIN_EVENT_CALLBACK(on_block_job), error);
+    if (call->events[0] < 0)
+        goto out;
+    call->events[1] = listener_register(
+        listener, call->dom, VIR_DOMAIN_EVENT_ID_LIFECYCLE,
+        VIR_DOMAIN_EVENT_CALLBACK(on_lifecycle), error);
+    if (call->events[1] < 0)
+        virConnectDomainEventDeregisterAny(conn, call->events[0]);
+    else
+        ok = TRUE;
+out:
+    listener_unref(listener);
+    return ok;
+}
+
+static gboolean
+events_close(VmrHvCall *call, GError **error)
+{
+    virConnectPtr conn = virDomainGetConnect(call->dom);
+    gboolean ok = TRUE;
+
+    for (gsize i = 0; i < VMR_HV_N_EVENTS; i++) {
+        if (virConnectDomainEventDeregisterAny(conn, call->events[i]) < 0) {
+            if (ok)
+                vmr_error_set_from_libvirt(error);
+            ok = FALSE;
+        }
+    }
+    return ok;
+}
+
+/* The plain ones, whose failure is always libvirt's last error. */
+static gboolean (*const plain_ops[VMR_HV_LAST])(VmrHvCall *call) = {
+    [VMR_HV_GET_VERSIONS] = get_versions,
+    [VMR_HV_GET_XML] = get_xml,
+    [VMR_HV_GET_STATE] = get_state,
+    [VMR_HV_IS_PERSISTENT] = is_persistent,
+    [VMR_HV_SUSPEND] = suspend,
+    [VMR_HV_RESUME] = resume,
+    [VMR_HV_SNAPSHOT_CREATE] = snapshot_create,
+    [VMR_HV_BLOCK_COPY] = block_copy,
+    [VMR_HV_BLOCK_COMMIT] = block_commit,
+    [VMR_HV_BLOCK_REBASE] = block_rebase,
+    [VMR_HV_BLOCK_JOB_ABORT] = block_job_abort,
+    [VMR_HV_BLOCK_JOB_INFO] = block_job_info,
+    [VMR_HV_BLOCK_JOB_SET_SPEED] = block_job_set_speed,
+    [VMR_HV_SET_METADATA] = set_metadata,
+};
+
+static const SnapshotFunc snapshot_ops[VMR_HV_LAST] = {
+    [VMR_HV_SNAPSHOT_GET_XML] = snapshot_get_xml,
+    [VMR_HV_SNAPSHOT_IS_CURRENT] = snapshot_is_current,
+    [VMR_HV_SNAPSHOT_DELETE] = snapshot_delete,
+};
+
+static gboolean (*const other_ops[VMR_HV_LAST])(VmrHvCall *call,
+                                                GError **error) = {
+    [VMR_HV_GET_METADATA] = get_metadata,
+    [VMR_HV_EVENTS_OPEN] = events_open,
+    [VMR_HV_EVENTS_CLOSE] = events_close,
+};
+
+static gboolean
+perform(VmrHv *hv G_GNUC_UNUSED, VmrHvCall *call, GError **error)
+{
+    if (snapshot_ops[call->op])
+        return with_snapshot(call, snapshot_ops[call->op], error);
+    if (other_ops[call->op])
+        return other_ops[call->op](call, error);
+    if (plain_ops[call->op](call))
+        return TRUE;
+    vmr_error_set_from_libvirt(error);
+    return FALSE;
+}
+
+static virDomainPtr
+domain_ref(virDomainPtr dom)
+{
+    virDomainRef(dom);
+    return dom;
+}
+
+static void
+domain_unref(virDomainPtr dom)
+{
+    virDomainFree(dom);
+}
+
+VmrHv *
+vmr_hv_libvirt(void)
+{
+    static VmrHv hv = {.perform = perform,
+                       .domain_ref = domain_ref,
+                       .domain_unref = domain_unref};
+
+    return &hv;
+}
