@@ -1,0 +1,372 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+#include "record.h"
+
+#include <string.h>
+
+#include "error.h"
+#include "xmlutil.h"
+
+#define MAX_DEPTH 4
+#define MAX_NAME 1024
+#define MAX_PATH 4096
+
+static const char *const state_names[VMR_STATE_LAST] = {
+    [VMR_STATE_CREATING] = "creating", [VMR_STATE_MIRRORING] = "mirroring",
+    [VMR_STATE_PIVOTING] = "pivoting", [VMR_STATE_ABORTING] = "aborting",
+    [VMR_STATE_DONE] = "done",
+};
+
+static const char *const disk_state_names[VMR_DISK_STATE_LAST] = {
+    [VMR_DISK_STATE_PLANNED] = "planned",
+    [VMR_DISK_STATE_OVERLAY] = "overlay",
+    [VMR_DISK_STATE_MIRRORING] = "mirroring",
+    [VMR_DISK_STATE_PIVOTING] = "pivoting",
+    [VMR_DISK_STATE_PIVOTED] = "pivoted",
+    [VMR_DISK_STATE_ABORTING] = "aborting",
+    [VMR_DISK_STATE_ABORTED] = "aborted",
+    [VMR_DISK_STATE_FAILED] = "failed",
+};
+
+const char *
+vmr_state_name(VmrState state)
+{
+    g_return_val_if_fail((unsigned)state < VMR_STATE_LAST, "unknown");
+    return state_names[state];
+}
+
+const char *
+vmr_disk_state_name(VmrDiskState state)
+{
+    g_return_val_if_fail((unsigned)state < VMR_DISK_STATE_LAST, "unknown");
+    return disk_state_names[state];
+}
+
+VmrFile *
+vmr_file_new(const char *path, const char *format)
+{
+    VmrFile *file = g_new0(VmrFile, 1);
+
+    file->path = g_strdup(path);
+    file->format = g_strdup(format);
+    return file;
+}
+
+gboolean
+vmr_file_is_block(const VmrFile *file)
+{
+    return file->dev != 0 && file->ino == 0;
+}
+
+void
+vmr_file_free(VmrFile *file)
+{
+    if (!file)
+        return;
+    g_free(file->path);
+    g_free(file->format);
+    g_free(file);
+}
+
+VmrDisk *
+vmr_disk_new(const char *target)
+{
+    VmrDisk *disk = g_new0(VmrDisk, 1);
+
+    disk->target = g_strdup(target);
+    disk->copies = g_ptr_array_new_with_free_func(
+        (GDestroyNotify)vmr_file_free);
+    return disk;
+}
+
+void
+vmr_disk_free(VmrDisk *disk)
+{
+    if (!disk)
+        return;
+    g_free(disk->target);
+    vmr_file_free(disk->source);
+    vmr_file_free(disk->overlay);
+    vmr_file_free(disk->mirror);
+    g_ptr_array_unref(disk->copies);
+    g_free(disk);
+}
+
+VmrRecord *
+vmr_record_new(const char *snapshot, const char *uuid)
+{
+    VmrRecord *record = g_new0(VmrRecord, 1);
+
+    record->snapshot = g_strdup(snapshot);
+    record->uuid = g_strdup(uuid);
+    record->disks = g_ptr_array_new_with_free_func(
+        (GDestroyNotify)vmr_disk_free);
+    return record;
+}
+
+void
+vmr_record_free(VmrRecord *record)
+{
+    if (!record)
+        return;
+    g_free(record->snapshot);
+    g_free(record->uuid);
+    g_ptr_array_unref(record->disks);
+    g_free(record);
+}
+
+static void
+set_number(xmlNode *node, const char *name, guint64 value)
+{
+    g_autofree char *text = g_strdup_printf("%" G_GUINT64_FORMAT, value);
+
+    vmr_xml_set(node, name, text);
+}
+
+static void
+format_file(xmlNode *parent, const char *name, const VmrFile *file)
+{
+    xmlNode *node = vmr_xml_add(parent, name, NULL);
+
+    vmr_xml_set(node, "path", file->path);
+    vmr_xml_set(node, "format", file->format);
+    if (file->created)
+        vmr_xml_set(node, "created", "yes");
+    if (file->ino != 0 || file->dev != 0) {
+        set_number(node, "dev", file->dev);
+        set_number(node, "ino", file->ino);
+    }
+}
+
+static void
+format_disk(xmlNode *parent, const VmrDisk *disk)
+{
+    xmlNode *node = vmr_xml_add(parent, "disk", NULL);
+
+    vmr_xml_set(node, "target", disk->target);
+    vmr_xml_set(node, "state", vmr_disk_state_name(disk->state));
+    format_file(node, "source", disk->source);
+    format_file(node, "overlay", disk->overlay);
+    format_file(node, "mirror", disk->mirror);
+    for (guint i = 0; i < disk->copies->len; i++)
+        format_file(node, "copy", g_ptr_array_index(disk->copies, i));
+}
+
+char *
+vmr_record_format(const VmrRecord *record)
+{
+    g_autoptr(xmlDoc) doc = xmlNewDoc(BAD_CAST "1.0");
+    xmlNode *root = xmlNewDocNode(doc, NULL, BAD_CAST "mirror", NULL);
+
+    xmlDocSetRootElement(doc, root);
+    set_number(root, "version", VMR_RECORD_VERSION);
+    set_number(root, "sequence", record->sequence);
+    vmr_xml_set(root, "snapshot", record->snapshot);
+    vmr_xml_set(root, "domain", record->uuid);
+    vmr_xml_set(root, "state", vmr_state_name(record->state));
+    for (guint i = 0; i < record->disks->len; i++)
+        format_disk(root, g_ptr_array_index(record->disks, i));
+    return vmr_xml_format(root);
+}
+
+static void G_GNUC_PRINTF(2, 3)
+set_error(GError **error, const char *format, ...)
+{
+    g_autofree char *text = NULL;
+    va_list args;
+
+    va_start(args, format);
+    text = g_strdup_vprintf(format, args);
+    va_end(args);
+    g_set_error(error, VMR_ERROR, VMR_ERROR_JOURNAL,
+                "journal is unusable: %s", text);
+}
+
+/* The attribute @name of @node, which must be there and 1 to @max bytes. */
+static char *
+parse_text(const xmlNode *node, const char *name, gsize max, GError **error)
+{
+    g_autofree char *text = vmr_xml_dup_attr(node, name);
+
+    if (!text || text[0] == '\0' || strlen(text) > max) {
+        set_error(error, "<%s> has no proper '%s'", (const char *)node->name,
+                  name);
+        return NULL;
+    }
+    return g_steal_pointer(&text);
+}
+
+static gboolean
+parse_number(const xmlNode *node, const char *name, guint64 *number,
+             GError **error)
+{
+    g_autofree char *text = parse_text(node, name, 20, error);
+
+    if (!text)
+        return FALSE;
+    if (!g_ascii_string_to_unsigned(text, 10, 0, G_MAXUINT64, number, NULL)) {
+        set_error(error, "'%s' is no number for '%s'", text, name);
+        return FALSE;
+    }
+    return TRUE;
+}
+
+/* The index of the attribute "state" of @node in @names. */
+static gboolean
+parse_state(const xmlNode *node, const char *const *names, guint n_names,
+            guint *state, GError **error)
+{
+    g_autofree char *text = parse_text(node, "state", MAX_NAME, error);
+
+    if (!text)
+        return FALSE;
+    for (*state = 0; *state < n_names; (*state)++) {
+        if (g_str_equal(names[*state], text))
+            return TRUE;
+    }
+    set_error(error, "unknown state '%s'", text);
+    return FALSE;
+}
+
+static VmrFile *
+parse_file(const xmlNode *node, GError **error)
+{
+    g_autoptr(VmrFile) file = g_new0(VmrFile, 1);
+    g_autofree char *created = vmr_xml_dup_attr(node, "created");
+    g_autofree char *dev = vmr_xml_dup_attr(node, "dev");
+
+    file->path = parse_text(node, "path", MAX_PATH, error);
+    if (!file->path)
+        return NULL;
+    if (!g_path_is_absolute(file->path)) {
+        set_error(error, "path '%s' is not absolute", file->path);
+        return NULL;
+    }
+    file->format = parse_text(node, "format", MAX_NAME, error);
+    if (!file->format)
+        return NULL;
+    if (created && !g_str_equal(created, "yes")) {
+        set_error(error, "'%s' is no value for 'created'", created);
+        return NULL;
+    }
+    file->created = created != NULL;
+    if (dev && (!parse_number(node, "dev", &file->dev, error) ||
+                !parse_number(node, "ino", &file->ino, error)))
+        return NULL;
+    return g_steal_pointer(&file);
+}
+
+static VmrFile *
+parse_child_file(const xmlNode *parent, const char *name, GError **error)
+{
+    xmlNode *node = vmr_xml_child(parent, name);
+
+    if (!node) {
+        set_error(error, "a disk has no <%s>", name);
+        return NULL;
+    }
+    return parse_file(node, error);
+}
+
+static VmrDisk *
+parse_disk(const xmlNode *node, GError **error)
+{
+    g_autofree char *target = parse_text(node, "target", MAX_NAME, error);
+    g_autoptr(VmrDisk) disk = NULL;
+    guint state;
+
+    if (!target || !parse_state(node, disk_state_names,
+                                G_N_ELEMENTS(disk_state_names), &state, error))
+        return NULL;
+    disk = vmr_disk_new(target);
+    disk->state = state;
+    disk->source = parse_child_file(node, "source", error);
+    if (!disk->source)
+        return NULL;
+    disk->overlay = parse_child_file(node, "overlay", error);
+    if (!disk->overlay)
+        return NULL;
+    disk->mirror = parse_child_file(node, "mirror", error);
+    if (!disk->mirror)
+        return NULL;
+    for (xmlNode *child = vmr_xml_child(node, "copy"); child;
+         child = vmr_xml_next(child)) {
+        VmrFile *copy = parse_file(child, error);
+
+        if (!copy)
+            return NULL;
+        g_ptr_array_add(disk->copies, copy);
+    }
+    return g_steal_pointer(&disk);
+}
+
+static gboolean
+parse_version(const xmlNode *root, GError **error)
+{
+    guint64 version;
+
+    if (!parse_number(root, "version", &version, error))
+        return FALSE;
+    if (version != VMR_RECORD_VERSION) {
+        set_error(error,
+                  "it has version %" G_GUINT64_FORMAT ", this virmirror "
+                  "knows version %d only",
+                  version, VMR_RECORD_VERSION);
+        return FALSE;
+    }
+    return TRUE;
+}
+
+static gboolean
+parse_disks(const xmlNode *root, VmrRecord *record, GError **error)
+{
+    g_autoptr(GHashTable) targets = g_hash_table_new(g_str_hash, g_str_equal);
+
+    for (xmlNode *node = vmr_xml_child(root, "disk"); node;
+         node = vmr_xml_next(node)) {
+        VmrDisk *disk = parse_disk(node, error);
+
+        if (!disk)
+            return FALSE;
+        g_ptr_array_add(record->disks, disk);
+        if (!g_hash_table_add(targets, disk->target)) {
+            set_error(error, "disk '%s' is there twice", disk->target);
+            return FALSE;
+        }
+    }
+    if (record->disks->len == 0) {
+        set_error(error, "it has no disks");
+        return FALSE;
+    }
+    return TRUE;
+}
+
+VmrRecord *
+vmr_record_parse(const char *xml, GError **error)
+{
+    g_autoptr(GError) local = NULL;
+    g_autoptr(xmlDoc) doc = vmr_xml_parse(xml, VMR_RECORD_MAX_SIZE, MAX_DEPTH,
+                                          "mirror", "journal", &local);
+    g_autoptr(VmrRecord) record = vmr_record_new(NULL, NULL);
+    const xmlNode *root;
+    guint state;
+
+    if (!doc) {
+        set_error(error, "%s", local->message);
+        return NULL;
+    }
+    root = xmlDocGetRootElement(doc);
+    if (!parse_version(root, error) ||
+        !parse_number(root, "sequence", &record->sequence, error) ||
+        !parse_state(root, state_names, G_N_ELEMENTS(state_names), &state,
+                     error))
+        return NULL;
+    record->state = state;
+    record->snapshot = parse_text(root, "snapshot", MAX_NAME, error);
+    if (!record->snapshot)
+        return NULL;
+    record->uuid = parse_text(root, "domain", MAX_NAME, error);
+    if (!record->uuid || !parse_disks(root, record, error))
+        return NULL;
+    return g_steal_pointer(&record);
+}
