@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+#include "evloop.h"
+
+#include <libvirt/libvirt.h>
+#include <pthread.h>
+#include <signal.h>
+
+#include "error.h"
+
+static pthread_mutex_t evloop_mutex = PTHREAD_MUTEX_INITIALIZER;
+static gboolean evloop_running; /* guarded by evloop_mutex */
+
+/* Keeps the loop turning: one without any handle or timer does not wait. */
+static void
+on_tick(int timer G_GNUC_UNUSED, void *opaque G_GNUC_UNUSED)
+{
+}
+
+static void *
+evloop_run(void *opaque G_GNUC_UNUSED)
+{
+    for (;;) {
+        /* fails only when a handler made it: the others go on */
+        (void)virEventRunDefaultImpl();
+    }
+    return NULL;
+}
+
+static gboolean
+evloop_start_thread(GError **error)
+{
+    pthread_t thread;
+    sigset_t all;
+    sigset_t before;
+    int rc;
+
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    rc = pthread_create(&thread, NULL, evloop_run, NULL);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (rc != 0) {
+        vmr_error_set_errno(error, rc, "start", "event loop thread");
+        return FALSE;
+    }
+    pthread_detach(thread);
+    return TRUE;
+}
+
+gboolean
+vmr_evloop_start(GError **error)
+{
+    gboolean ok = TRUE;
+
+    /* the one mutex that is held over libvirt calls: they only set up tables
+     * of this process, and nothing else takes it */
+    pthread_mutex_lock(&evloop_mutex);
+    if (!evloop_running) {
+        if (virEventRegisterDefaultImpl() < 0 ||
+            virEventAddTimeout(3600 * 1000, on_tick, NULL, NULL) < 0) {
+            vmr_error_set_from_libvirt(error);
+            ok = FALSE;
+        } else {
+            ok = evloop_start_thread(error);
+        }
+        evloop_running = ok;
+    }
+    pthread_mutex_unlock(&evloop_mutex);
+    return ok;
+}
+
+gboolean
+vmr_evloop_is_running(void)
+{
+    gboolean running;
+
+    pthread_mutex_lock(&evloop_mutex);
+    running = evloop_running;
+    pthread_mutex_unlock(&evloop_mutex);
+    return running;
+}

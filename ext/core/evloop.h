@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * evloop: libvirt's default event loop in a thread of this process, on
+ * request only: a program has one event loop, and it may have its own.
+ */
+
+#include <glib.h>
+
+G_BEGIN_DECLS
+
+/* Register libvirt's default event loop and run it in a thread
+ * (virEventRegisterDefaultImpl, virEventRunDefaultImpl); to be called before
+ * the first connection is opened. Calling it again does nothing.
+ * Errors: VIRT, IO. */
+gboolean vmr_evloop_start(GError **error);
+
+/* Whether vmr_evloop_start() has started the loop. */
+gboolean vmr_evloop_is_running(void);
+
+G_END_DECLS

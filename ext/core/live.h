@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * live: what libvirt says of a domain at this moment, read anew each time.
+ */
+
+#include "domxml.h"
+#include "hv.h"
+
+G_BEGIN_DECLS
+
+/* The live XML of a running (or paused) domain. Errors: INVALID_STATE when the
+ * domain does not run, VIRT, TIMEOUT, CANCELLED. */
+VmrDomXml *vmr_live_read(const VmrDomain *dom, const VmrWait *wait,
+                         GError **error);
+
+/* The persistent definition into *@xml, NULL for a transient domain. */
+gboolean vmr_live_read_inactive(const VmrDomain *dom, VmrDomXml **xml,
+                                const VmrWait *wait, GError **error);
+
+G_END_DECLS
