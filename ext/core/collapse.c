@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+#include "collapse.h"
+
+#include "error.h"
+#include "job.h"
+#include "live.h"
+
+/* A job that shortens the chain of one disk, and what it has to lead to. */
+typedef struct {
+    const VmrDomain *dom;
+    const char *target;
+    GPtrArray *expected; /* of char *, paths of the chain to be, top first */
+} Shorten;
+
+static const char *
+layer_path(const VmrDomDisk *disk, guint i)
+{
+    const VmrLayer *layer = g_ptr_array_index(disk->chain, i);
+
+    return layer->path ? layer->path : "";
+}
+
+static gboolean
+chain_is(const VmrDomDisk *disk, const GPtrArray *expected)
+{
+    if (disk->chain->len != expected->len)
+        return FALSE;
+    for (guint i = 0; i < expected->len; i++) {
+        if (!g_str_equal(layer_path(disk, i), g_ptr_array_index(expected, i)))
+            return FALSE;
+    }
+    return TRUE;
+}
+
+static void
+expect_layers(GPtrArray *expected, const VmrDomDisk *disk, guint from)
+{
+    for (guint i = from; i < disk->chain->len; i++)
+        g_ptr_array_add(expected, g_strdup(layer_path(disk, i)));
+}
+
+static VmrDomDisk *
+find_disk(const VmrDomXml *live, const char *name, GError **error)
+{
+    VmrDomDisk *disk = vmr_domxml_find(live, name);
+
+    if (!disk)
+        g_set_error(error, VMR_ERROR, VMR_ERROR_NOT_FOUND,
+                    "domain '%s' has no disk '%s'", live->name, name);
+    return disk;
+}
+
+/* The live disk, and whether a job works on it. */
+static gboolean
+look_at(const Shorten *what, VmrDomXml **live, VmrDomDisk **disk,
+        gboolean *active, const VmrWait *wait, GError **error)
+{
+    virDomainBlockJobInfo info;
+
+    /* the job first: when it is gone, the XML read after it is final, but for
+     * the moment that libvirt needs */
+    if (!vmr_hv_block_job_info(what->dom, what->target, &info, active, wait,
+                               error))
+        return FALSE;
+    *live = vmr_live_read(what->dom, wait, error);
+    if (!*live)
+        return FALSE;
+    *disk = find_disk(*live, what->target, error);
+    return *disk != NULL;
+}
+
+static VmrLook
+job_lost(const Shorten *what, gboolean last, GError **error)
+{
+    if (!last)
+        return VMR_LOOK_SETTLING;
+    g_set_error(error, VMR_ERROR, VMR_ERROR_JOB_FAILED,
+                "the block job of disk '%s' ended, but its chain is not as "
+                "planned; see the log of its QEMU",
+                what->target);
+    return VMR_LOOK_FAILED;
+}
+
+static VmrLook
+look_for_end(gpointer data, gboolean last, const VmrWait *wait, GError **error)
+{
+    const Shorten *what = data;
+    g_autoptr(VmrDomXml) live = NULL;
+    VmrDomDisk *disk;
+    gboolean active;
+
+    if (!look_at(what, &live, &disk, &active, wait, error))
+        return VMR_LOOK_FAILED;
+    if (active)
+        return VMR_LOOK_AGAIN;
+    if (chain_is(disk, what->expected) && !disk->mirror)
+        return VMR_LOOK_DONE;
+    return job_lost(what, last, error);
+}
+
+static VmrLook
+look_for_ready(gpointer data, gboolean last, const VmrWait *wait,
+               GError **error)
+{
+    const Shorten *what = data;
+    g_autoptr(VmrDomXml) live = NULL;
+    VmrDomDisk *disk;
+    gboolean active;
+
+    if (!look_at(what, &live, &disk, &active, wait, error))
+        return VMR_LOOK_FAILED;
+    if (!active || g_strcmp0(disk->mirror_job, "active-commit") != 0)
+        return job_lost(what, last, error);
+    return disk->ready == VMR_READY_YES ? VMR_LOOK_DONE : VMR_LOOK_AGAIN;
+}
+
+/* The index of the layer @base in the chain of @disk; 0 if there is none. */
+static guint
+find_layer(const VmrDomDisk *disk, const char *base)
+{
+    g_autofree char *wanted = g_canonicalize_filename(base, "/");
+
+    for (guint i = 1; i < disk->chain->len; i++) {
+        g_autofree char *path =
+            g_canonicalize_filename(layer_path(disk, i), "/");
+
+        if (g_str_equal(path, wanted))
+            return i;
+    }
+    return 0;
+}
+
+/* Fill in what the chain has to become; *@base_path is libvirt's name of it. */
+static gboolean
+plan_pull(Shorten *what, const VmrDomDisk *disk, const char *base,
+          const char **base_path, GError **error)
+{
+    guint index = disk->chain->len;
+
+    *base_path = NULL;
+    if (disk->chain->len == 0) {
+        g_set_error(error, VMR_ERROR, VMR_ERROR_NOT_SUPPORTED,
+                    "disk '%s' has no medium", disk->target);
+        return FALSE;
+    }
+    if (base) {
+        index = find_layer(disk, base);
+        if (index == 0) {
+            g_set_error(error, VMR_ERROR, VMR_ERROR_NOT_FOUND,
+                        "'%s' is no backing file of disk '%s'", base,
+                        disk->target);
+            return FALSE;
+        }
+        *base_path = layer_path(disk, index);
+    }
+    g_ptr_array_add(what->expected, g_strdup(layer_path(disk, 0)));
+    expect_layers(what->expected, disk, index);
+    return TRUE;
+}
+
+gboolean
+vmr_collapse_pull(const VmrDomain *dom, const char *disk_name,
+                  const char *base, gulong bandwidth, gboolean start_only,
+                  const VmrWait *wait, GError **error)
+{
+    g_autoptr(VmrDomXml) live = vmr_live_read(dom, wait, error);
+    g_autoptr(GPtrArray) expected = g_ptr_array_new_with_free_func(g_free);
+    g_autoptr(VmrJobs) jobs = NULL;
+    Shorten what = {.dom = dom, .expected = expected};
+    const char *base_path;
+    VmrDomDisk *disk;
+    guint flags = VIR_DOMAIN_BLOCK_REBASE_BANDWIDTH_BYTES;
+
+    if (!live)
+        return FALSE;
+    disk = find_disk(live, disk_name, error);
+    if (!disk || !plan_pull(&what, disk, base, &base_path, error))
+        return FALSE;
+    what.target = disk->target;
+    if (chain_is(disk, expected))
+        return TRUE;
+    if (base_path)
+        flags |= VIR_DOMAIN_BLOCK_REBASE_RELATIVE;
+    jobs = vmr_jobs_open(dom, wait, error);
+    if (!jobs || !vmr_hv_block_rebase(dom, disk->target, base_path, bandwidth,
+                                      flags, wait, error))
+        return FALSE;
+    return start_only ||
+           vmr_jobs_wait_until(jobs, look_for_end, &what, wait, error);
+}
+
+gboolean
+vmr_collapse_commit(const VmrDomain *dom, const char *disk_name,
+                    const char *top, const VmrWait *wait, GError **error)
+{
+    g_autoptr(VmrDomXml) live = vmr_live_read(dom, wait, error);
+    g_autoptr(GPtrArray) expected = g_ptr_array_new_with_free_func(g_free);
+    g_autoptr(VmrJobs) jobs = NULL;
+    Shorten what = {.dom = dom, .expected = expected};
+    VmrDomDisk *disk;
+
+    if (!live)
+        return FALSE;
+    disk = find_disk(live, disk_name, error);
+    if (!disk)
+        return FALSE;
+    if (disk->chain->len < 2 || !g_str_equal(layer_path(disk, 0), top)) {
+        g_set_error(error, VMR_ERROR, VMR_ERROR_DIVERGED,
+                    "disk '%s' does not run on '%s' with a backing file",
+                    disk->target, top);
+        return FALSE;
+    }
+    what.target = disk->target;
+    expect_layers(expected, disk, 1);
+    jobs = vmr_jobs_open(dom, wait, error);
+    return jobs &&
+           vmr_hv_block_commit(dom, disk->target, NULL, NULL,
+                               VIR_DOMAIN_BLOCK_COMMIT_SHALLOW |
+                                   VIR_DOMAIN_BLOCK_COMMIT_ACTIVE,
+                               wait, error) &&
+           vmr_jobs_wait_until(jobs, look_for_ready, &what, wait, error) &&
+           vmr_hv_block_job_abort(dom, disk->target,
+                                  VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT, wait,
+                                  error) &&
+           vmr_jobs_wait_until(jobs, look_for_end, &what, wait, error);
+}

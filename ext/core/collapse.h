@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * collapse: makes the backing chain of a running guest's disk shorter; backing
+ * names stay relative. The chain is proven afterwards.
+ */
+
+#include "hv.h"
+
+G_BEGIN_DECLS
+
+/* Pull what lies between the top of @disk and @base (a path of its chain, or
+ * NULL for all) into the top, at most @bandwidth bytes/s (0: no limit), and
+ * wait for it (virDomainBlockRebase). With @start_only just start the job.
+ * On TIMEOUT or CANCELLED the job goes on.
+ * Errors: NOT_FOUND (disk, base), BUSY, JOB_FAILED, VIRT, TIMEOUT, CANCELLED. */
+gboolean vmr_collapse_pull(const VmrDomain *dom, const char *disk,
+                           const char *base, gulong bandwidth,
+                           gboolean start_only, const VmrWait *wait,
+                           GError **error);
+
+/* Commit the top of @disk, which must be @top, into the layer below it and go
+ * on with that one (virDomainBlockCommit, pivot). Errors: as above. */
+gboolean vmr_collapse_commit(const VmrDomain *dom, const char *disk,
+                             const char *top, const VmrWait *wait,
+                             GError **error);
+
+G_END_DECLS
