@@ -1,0 +1,221 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* Aborting, and what both ends have in common: leaving nothing behind. */
+
+#include <libvirt/virterror.h>
+
+#include "error.h"
+#include "image.h"
+#include "job.h"
+#include "journal.h"
+#include "mirror_priv.h"
+
+/* How long, in ms, QEMU may take to let go of a file, and how often to look. */
+#define RELEASE_STEP 20
+#define RELEASE_STEPS 100
+
+gboolean
+vmr_mirror_remove_file(const VmrFile *file, const VmrWait *wait,
+                       GError **error)
+{
+    /* without an identity it was planned but never made, as far as we know */
+    if (!file->created || file->ino == 0)
+        return TRUE;
+    for (int step = 0;; step++) {
+        g_autoptr(GError) local = NULL;
+        gboolean unused;
+
+        if (vmr_image_remove(file->path, file->dev, file->ino, &local))
+            return TRUE;
+        if (step == RELEASE_STEPS ||
+            !g_error_matches(local, VMR_ERROR, VMR_ERROR_BUSY)) {
+            g_propagate_error(error, g_steal_pointer(&local));
+            return FALSE;
+        }
+        if (!vmr_wait_fd(wait, -1, RELEASE_STEP, &unused, error))
+            return FALSE;
+    }
+}
+
+gboolean
+vmr_mirror_forget(VmrMirror *mirror, const VmrWait *wait, GError **error)
+{
+    g_autoptr(GError) local = NULL;
+
+    /* libvirt's record names files that are no longer what it believes: only
+     * the record may go. That it is gone already is as well. */
+    if (!vmr_hv_snapshot_delete(mirror->dom, mirror->record->snapshot,
+                                VIR_DOMAIN_SNAPSHOT_DELETE_METADATA_ONLY, wait,
+                                &local)) {
+        const VmrErrorDetail *detail = vmr_error_get_detail(local);
+
+        if (!detail || detail->virt_code != VIR_ERR_NO_DOMAIN_SNAPSHOT) {
+            g_propagate_error(error, g_steal_pointer(&local));
+            return FALSE;
+        }
+    }
+    return vmr_journal_clear(mirror->dom, wait, error);
+}
+
+gboolean
+vmr_mirror_finish(VmrMirror *mirror, const VmrWait *wait, GError **error)
+{
+    GPtrArray *disks = mirror->record->disks;
+
+    for (guint i = 0; i < disks->len; i++) {
+        const VmrDisk *disk = g_ptr_array_index(disks, i);
+        gboolean pivoted = disk->state == VMR_DISK_STATE_PIVOTED;
+        gboolean unused = disk->state == VMR_DISK_STATE_PLANNED;
+
+        if (((pivoted || unused) &&
+             !vmr_mirror_remove_file(disk->overlay, wait, error)) ||
+            (!pivoted && !vmr_mirror_remove_file(disk->mirror, wait, error)))
+            return FALSE;
+    }
+    if (!vmr_mirror_forget(mirror, wait, error))
+        return FALSE;
+    mirror->record->state = VMR_STATE_DONE;
+    return TRUE;
+}
+
+/* The copy that a look is for. */
+typedef struct {
+    VmrMirror *mirror;
+    const VmrDisk *disk;
+} Look;
+
+static VmrLook
+look_for_aborted(gpointer data, gboolean last, const VmrWait *wait,
+                 GError **error)
+{
+    Look *what = data;
+    g_autoptr(VmrDomXml) live = NULL;
+    virDomainBlockJobInfo info;
+    gboolean active;
+    VmrTruth truth;
+
+    if (!vmr_hv_block_job_info(what->mirror->dom, what->disk->target, &info,
+                               &active, wait, error))
+        return VMR_LOOK_FAILED;
+    live = vmr_live_read(what->mirror->dom, wait, error);
+    if (!live)
+        return VMR_LOOK_FAILED;
+    truth = vmr_truth_of(what->disk, live);
+    if (active || truth == VMR_TRUTH_MIRRORING || truth == VMR_TRUTH_READY)
+        return VMR_LOOK_AGAIN;
+    if (truth == VMR_TRUTH_OVERLAY)
+        return VMR_LOOK_DONE;
+    if (truth == VMR_TRUTH_ENDING && !last)
+        return VMR_LOOK_SETTLING;
+    g_set_error(error, VMR_ERROR, VMR_ERROR_DIVERGED,
+                "disk '%s' is in state '%s' after the abort of its copy",
+                what->disk->target, vmr_truth_name(truth));
+    return VMR_LOOK_FAILED;
+}
+
+gboolean
+vmr_mirror_abort_copy(VmrMirror *mirror, const VmrDisk *disk,
+                      const VmrWait *wait, GError **error)
+{
+    g_autoptr(VmrJobs) jobs = vmr_jobs_open(mirror->dom, wait, error);
+    Look what = {.mirror = mirror, .disk = disk};
+    g_autoptr(GError) refused = NULL;
+
+    if (!jobs)
+        return FALSE;
+    /* the synchronous one waits for the target, however dead it is */
+    if (!vmr_hv_block_job_abort(mirror->dom, disk->target,
+                                VIR_DOMAIN_BLOCK_JOB_ABORT_ASYNC, wait,
+                                &refused) &&
+        look_for_aborted(&what, TRUE, wait, NULL) != VMR_LOOK_DONE) {
+        g_propagate_error(error, g_steal_pointer(&refused));
+        return FALSE;
+    }
+    return vmr_jobs_wait_until(jobs, look_for_aborted, &what, wait, error) &&
+           vmr_mirror_prove(mirror, disk, VMR_TRUTH_OVERLAY, wait, error);
+}
+
+/* What is to be done about @disk: nothing, or its copy is to be ended. */
+static gboolean
+check_abortable(VmrMirror *mirror, VmrDisk *disk, const VmrDomXml *live,
+                gboolean *running, const VmrWait *wait, GError **error)
+{
+    VmrTruth truth = vmr_truth_of(disk, live);
+    virDomainBlockJobInfo info;
+
+    *running = truth == VMR_TRUTH_READY || truth == VMR_TRUTH_MIRRORING;
+    switch (truth) {
+    case VMR_TRUTH_PIVOTED:
+        disk->state = VMR_DISK_STATE_PIVOTED;
+        return TRUE;
+    case VMR_TRUTH_OVERLAY:
+        /* a copy that QEMU started and libvirt forgot (a daemon that died at
+         * the wrong moment) shows only in the job's figures */
+        disk->state = VMR_DISK_STATE_ABORTING;
+        return vmr_hv_block_job_info(mirror->dom, disk->target, &info, running,
+                                     wait, error);
+    case VMR_TRUTH_SOURCE:
+        /* nothing of it was ever in use */
+        disk->state = VMR_DISK_STATE_PLANNED;
+        return TRUE;
+    case VMR_TRUTH_READY:
+    case VMR_TRUTH_MIRRORING:
+        disk->state = VMR_DISK_STATE_ABORTING;
+        return TRUE;
+    case VMR_TRUTH_ENDING:
+    case VMR_TRUTH_OTHER:
+    case VMR_TRUTH_LAST:
+        break;
+    }
+    g_set_error(error, VMR_ERROR, VMR_ERROR_DIVERGED,
+                "disk '%s' is in state '%s': an abort could take the disk "
+                "away that the guest writes to, so nothing was done",
+                disk->target, vmr_truth_name(truth));
+    vmr_error_annotate(error, disk->target, NULL);
+    return FALSE;
+}
+
+static gboolean
+abort_all(VmrMirror *mirror, const VmrWait *wait, GError **error)
+{
+    GPtrArray *disks = mirror->record->disks;
+    g_autoptr(VmrDomXml) live = vmr_live_read(mirror->dom, wait, error);
+    g_autofree gboolean *running = g_new0(gboolean, disks->len);
+
+    if (!live)
+        return FALSE;
+    for (guint i = 0; i < disks->len; i++) {
+        VmrDisk *disk = g_ptr_array_index(disks, i);
+
+        if (!check_abortable(mirror, disk, live, &running[i], wait, error))
+            return FALSE;
+    }
+    if (!vmr_mirror_save(mirror, VMR_STATE_ABORTING, VMR_DISK_STATE_LAST, wait,
+                         error))
+        return FALSE;
+    for (guint i = 0; i < disks->len; i++) {
+        VmrDisk *disk = g_ptr_array_index(disks, i);
+
+        if (running[i] &&
+            !vmr_mirror_abort_copy(mirror, disk, wait, error)) {
+            vmr_error_annotate(error, disk->target, NULL);
+            return FALSE;
+        }
+        if (disk->state == VMR_DISK_STATE_ABORTING)
+            disk->state = VMR_DISK_STATE_ABORTED;
+    }
+    return TRUE;
+}
+
+gboolean
+vmr_mirror_abort(VmrMirror *mirror, const VmrWait *wait, GError **error)
+{
+    gboolean ok;
+
+    if (!vmr_mirror_enter(mirror, error))
+        return FALSE;
+    ok = abort_all(mirror, wait, error) && vmr_mirror_finish(mirror, wait, error);
+    vmr_mirror_leave(mirror);
+    vmr_error_annotate(error, NULL, "abort");
+    return ok;
+}

@@ -1,0 +1,316 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* Pivoting. Neither a call's return nor an event is taken for the outcome: it
+ * is read from the live XML, the persistent definition and QEMU's locks. */
+
+#include <errno.h>
+#include <unistd.h>
+
+#include "autofd.h"
+#include "chain.h"
+#include "error.h"
+#include "imagefile.h"
+#include "lockprobe.h"
+#include "mirror_priv.h"
+
+/* The layers that @now runs on below its top. */
+static GPtrArray *
+frozen_layers(const VmrDomDisk *now)
+{
+    GPtrArray *layers = g_ptr_array_new();
+
+    for (guint i = 1; i < now->chain->len; i++)
+        g_ptr_array_add(layers, g_ptr_array_index(now->chain, i));
+    return layers;
+}
+
+/* Whether @image is the file that was recorded as @file. */
+static gboolean
+check_identity(const VmrImage *image, const VmrFile *file, GError **error)
+{
+    if (g_str_equal(image->path, file->path) && image->dev == file->dev &&
+        image->ino == file->ino)
+        return TRUE;
+    g_set_error(error, VMR_ERROR, VMR_ERROR_DIVERGED,
+                "'%s' was replaced by another file since the mirror started: "
+                "abort, and copy in place the next time",
+                file->path);
+    return FALSE;
+}
+
+/* The chain that a pivot would open must still be the one that was checked
+ * when the mirror started, and fit the layers in use now: QEMU and libvirt
+ * do not look again. */
+static gboolean
+check_destination(const VmrDisk *disk, const VmrDomDisk *now, GError **error)
+{
+    g_autoptr(GPtrArray) layers = frozen_layers(now);
+    g_autoptr(GPtrArray) frozen = vmr_chain_read_live(layers, error);
+    g_autoptr(GPtrArray) chain = NULL;
+    const VmrImage *mirror;
+
+    if (!frozen)
+        return FALSE;
+    chain = vmr_chain_read(disk->mirror->path, disk->mirror->format, error);
+    if (!chain)
+        return FALSE;
+    mirror = g_ptr_array_index(chain, 0);
+    if (!check_identity(mirror, disk->mirror, error))
+        return FALSE;
+    if (chain->len != disk->copies->len + 1) {
+        g_set_error(error, VMR_ERROR, VMR_ERROR_IMAGE,
+                    "the backing chain of '%s' has %u layers now and had %u "
+                    "when the mirror started",
+                    disk->mirror->path, chain->len, disk->copies->len + 1);
+        return FALSE;
+    }
+    for (guint i = 0; i < disk->copies->len; i++) {
+        if (!check_identity(g_ptr_array_index(chain, i + 1),
+                            g_ptr_array_index(disk->copies, i), error))
+            return FALSE;
+    }
+    g_ptr_array_remove_index(chain, 0);
+    return vmr_chain_check_copy(frozen, chain, error);
+}
+
+static gboolean
+check_not_written(const VmrFile *copy, GError **error)
+{
+    VmrLock lock;
+
+    if (!vmr_lock_probe(copy->path, &lock, error))
+        return FALSE;
+    if (lock != VMR_LOCK_WRITER)
+        return TRUE;
+    g_set_error(error, VMR_ERROR, VMR_ERROR_BUSY,
+                "'%s' is open for writing in another process", copy->path);
+    return FALSE;
+}
+
+/* A job that is READY in QEMU, too, not only in libvirt's memory. */
+static gboolean
+check_job(VmrMirror *mirror, const VmrDisk *disk, const VmrWait *wait,
+          GError **error)
+{
+    virDomainBlockJobInfo info;
+    gboolean active;
+
+    if (!vmr_hv_block_job_info(mirror->dom, disk->target, &info, &active, wait,
+                               error))
+        return FALSE;
+    if (active && info.type == VIR_DOMAIN_BLOCK_JOB_TYPE_COPY)
+        return TRUE;
+    g_set_error(error, VMR_ERROR, VMR_ERROR_DIVERGED,
+                "libvirt says that the mirror of disk '%s' is ready, but QEMU "
+                "has no copy job for it",
+                disk->target);
+    return FALSE;
+}
+
+/* Whether @disk may be pivoted, or was already. */
+static gboolean
+check_pivotable(VmrMirror *mirror, VmrDisk *disk, const VmrDomXml *live,
+                const VmrWait *wait, GError **error)
+{
+    VmrTruth truth = vmr_truth_of(disk, live);
+
+    switch (truth) {
+    case VMR_TRUTH_PIVOTED:
+        return TRUE;
+    case VMR_TRUTH_READY:
+        break;
+    case VMR_TRUTH_MIRRORING:
+        g_set_error(error, VMR_ERROR, VMR_ERROR_NOT_READY,
+                    "the mirror of disk '%s' is not ready yet: wait for it",
+                    disk->target);
+        return FALSE;
+    case VMR_TRUTH_OVERLAY:
+        g_set_error(error, VMR_ERROR, VMR_ERROR_JOB_FAILED,
+                    "disk '%s' has no mirror any more, its copy has ended: "
+                    "abort what is left",
+                    disk->target);
+        return FALSE;
+    case VMR_TRUTH_SOURCE:
+    case VMR_TRUTH_ENDING:
+    case VMR_TRUTH_OTHER:
+    case VMR_TRUTH_LAST:
+        g_set_error(error, VMR_ERROR, VMR_ERROR_DIVERGED,
+                    "disk '%s' is in state '%s', so it is not pivoted",
+                    disk->target, vmr_truth_name(truth));
+        return FALSE;
+    }
+    for (guint i = 0; i < disk->copies->len; i++) {
+        if (!check_not_written(g_ptr_array_index(disk->copies, i), error))
+            return FALSE;
+    }
+    return check_job(mirror, disk, wait, error) &&
+           vmr_truth_check_locks(disk, truth, error) &&
+           check_destination(disk, vmr_domxml_find(live, disk->target),
+                             error);
+}
+
+static void
+free_strv(gpointer paths)
+{
+    g_strfreev(paths);
+}
+
+static gboolean
+sync_paths(gpointer data, GError **error)
+{
+    char **paths = data;
+
+    for (guint i = 0; paths[i]; i++) {
+        struct stat st;
+        vmr_autofd fd = vmr_imagefile_open(paths[i], &st, error);
+
+        if (fd < 0)
+            return FALSE;
+        if (fsync(fd) != 0) {
+            vmr_error_set_errno(error, errno, "write back", paths[i]);
+            return FALSE;
+        }
+    }
+    return TRUE;
+}
+
+/* Have the copied layers on stable storage before the guest depends on them:
+ * whoever copied them may not have seen to it. */
+static gboolean
+sync_copies(const VmrRecord *record, const VmrWait *wait, GError **error)
+{
+    g_autoptr(GPtrArray) paths = g_ptr_array_new();
+    VmrWait patient = *wait;
+
+    for (guint i = 0; i < record->disks->len; i++) {
+        const VmrDisk *disk = g_ptr_array_index(record->disks, i);
+
+        for (guint j = 0; j < disk->copies->len; j++) {
+            const VmrFile *copy = g_ptr_array_index(disk->copies, j);
+
+            g_ptr_array_add(paths, g_strdup(copy->path));
+        }
+    }
+    g_ptr_array_add(paths, NULL);
+    patient.call_timeout = VMR_WAIT_FOREVER;
+    return vmr_wait_call(&patient, "fsync", sync_paths,
+                         g_ptr_array_steal(paths, NULL), free_strv, NULL,
+                         NULL, error);
+}
+
+/* The chain that the guest runs on now must be the mirror and its copies. */
+static gboolean
+prove_chain(VmrMirror *mirror, const VmrDisk *disk, const VmrWait *wait,
+            GError **error)
+{
+    g_autoptr(VmrDomXml) live = vmr_live_read(mirror->dom, wait, error);
+    const VmrDomDisk *now = live ? vmr_domxml_find(live, disk->target) : NULL;
+    gboolean same = now && now->chain->len == disk->copies->len + 1;
+
+    if (!live)
+        return FALSE;
+    for (guint i = 0; same && i < disk->copies->len; i++) {
+        const VmrLayer *layer = g_ptr_array_index(now->chain, i + 1);
+        const VmrFile *copy = g_ptr_array_index(disk->copies, i);
+
+        same = g_strcmp0(layer->path, copy->path) == 0;
+    }
+    if (!same)
+        g_set_error(error, VMR_ERROR, VMR_ERROR_DIVERGED,
+                    "disk '%s' runs on '%s' with another backing chain than "
+                    "planned",
+                    disk->target, disk->mirror->path);
+    return same;
+}
+
+/* The guest may run on the mirror after a call that failed, and on the overlay
+ * after one that did not. */
+static gboolean
+pivot_disk(VmrMirror *mirror, VmrDisk *disk, const VmrWait *wait,
+           GError **error)
+{
+    g_autoptr(VmrDomXml) live = NULL;
+    g_autoptr(GError) refused = NULL;
+
+    disk->state = VMR_DISK_STATE_PIVOTING;
+    if (!vmr_mirror_save(mirror, VMR_STATE_PIVOTING, VMR_DISK_STATE_LAST, wait,
+                         error))
+        return FALSE;
+    if (!vmr_hv_block_job_abort(mirror->dom, disk->target,
+                                VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT, wait,
+                                &refused)) {
+        if (!vmr_error_is_unknown(refused))
+            live = vmr_live_read(mirror->dom, wait, NULL);
+        if (!live || vmr_truth_of(disk, live) != VMR_TRUTH_PIVOTED) {
+            g_propagate_error(error, g_steal_pointer(&refused));
+            return FALSE;
+        }
+    }
+    if (!vmr_mirror_prove(mirror, disk, VMR_TRUTH_PIVOTED, wait, error) ||
+        !prove_chain(mirror, disk, wait, error))
+        return FALSE;
+    disk->state = VMR_DISK_STATE_PIVOTED;
+    return vmr_mirror_save(mirror, VMR_STATE_PIVOTING, VMR_DISK_STATE_LAST,
+                           wait, error);
+}
+
+static gboolean
+check_all_pivotable(VmrMirror *mirror, const VmrWait *wait, GError **error)
+{
+    g_autoptr(VmrDomXml) live = vmr_live_read(mirror->dom, wait, error);
+
+    if (!live)
+        return FALSE;
+    for (guint i = 0; i < mirror->record->disks->len; i++) {
+        VmrDisk *disk = g_ptr_array_index(mirror->record->disks, i);
+
+        if (!check_pivotable(mirror, disk, live, wait, error)) {
+            vmr_error_annotate(error, disk->target, NULL);
+            return FALSE;
+        }
+        if (vmr_truth_of(disk, live) == VMR_TRUTH_PIVOTED)
+            disk->state = VMR_DISK_STATE_PIVOTED;
+    }
+    return TRUE;
+}
+
+static gboolean
+pivot_all(VmrMirror *mirror, const VmrWait *wait, GError **error)
+{
+    GPtrArray *disks = mirror->record->disks;
+    gboolean any = FALSE;
+
+    for (guint i = 0; i < disks->len; i++) {
+        VmrDisk *disk = g_ptr_array_index(disks, i);
+
+        if (disk->state != VMR_DISK_STATE_PIVOTED &&
+            !pivot_disk(mirror, disk, wait, error)) {
+            vmr_error_annotate(error, disk->target, NULL);
+            if (any)
+                vmr_error_mark_partial(error);
+            return FALSE;
+        }
+        any = TRUE;
+    }
+    return TRUE;
+}
+
+gboolean
+vmr_mirror_pivot(VmrMirror *mirror, const VmrWait *wait, GError **error)
+{
+    VmrWait patient = *wait;
+    gboolean ok;
+
+    if (!vmr_mirror_enter(mirror, error))
+        return FALSE;
+    /* a pivot that was begun cannot be taken back: only the caller's own
+     * deadline may leave it alone */
+    if (wait->deadline != VMR_WAIT_FOREVER)
+        patient.call_timeout = VMR_WAIT_FOREVER;
+    ok = check_all_pivotable(mirror, wait, error) &&
+         sync_copies(mirror->record, wait, error) &&
+         pivot_all(mirror, &patient, error) && vmr_mirror_finish(mirror, wait, error);
+    vmr_mirror_leave(mirror);
+    vmr_error_annotate(error, NULL, "pivot");
+    return ok;
+}

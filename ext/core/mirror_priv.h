@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * mirror_priv: what the parts of the mirror share: plan (look, and refuse),
+ * create (or undo), end (pivot or abort).
+ *
+ * All of them follow one rule: what is meant is saved to the journal before a
+ * call that changes something, and what became of it is read from the live
+ * XML and the locks after it, whatever the call returned.
+ */
+
+#include "live.h"
+#include "mirror.h"
+#include "truth.h"
+
+G_BEGIN_DECLS
+
+struct VmrMirror {
+    VmrDomain *dom;
+    VmrRecord *record; /* NULL until planned */
+    gint busy;         /* atomic: a thread is inside a function */
+};
+
+/* A mirror without a record. */
+VmrMirror *vmr_mirror_new(VmrHv *hv, virDomainPtr dom);
+
+/* Enter and leave a function: the former fails with BUSY if another thread is
+ * inside one, or with INVALID_STATE if the mirrored snapshot has ended. */
+gboolean vmr_mirror_enter(VmrMirror *mirror, GError **error);
+void vmr_mirror_leave(VmrMirror *mirror);
+
+/* Look at @spec, the domain and the files, and fill in the record; nothing is
+ * changed. All findings in one error. */
+gboolean vmr_mirror_plan(VmrMirror *mirror, const VmrSnapSpec *spec,
+                         guint flags, const VmrWait *wait, GError **error);
+
+/* Save the record, all of it in state @state and (unless LAST) each of its
+ * disks in @disk_state. */
+gboolean vmr_mirror_save(VmrMirror *mirror, VmrState state,
+                         VmrDiskState disk_state, const VmrWait *wait,
+                         GError **error);
+
+/* Prove that @disk is as @truth says: live XML, persistent definition, locks,
+ * no job; libvirt and QEMU get a moment for it. Errors: DIVERGED, and as for
+ * the calls made. */
+gboolean vmr_mirror_prove(VmrMirror *mirror, const VmrDisk *disk,
+                          VmrTruth truth, const VmrWait *wait, GError **error);
+
+/* End the copy of @disk, which runs, and prove that the guest goes on with the
+ * overlay alone. */
+gboolean vmr_mirror_abort_copy(VmrMirror *mirror, const VmrDisk *disk,
+                               const VmrWait *wait, GError **error);
+
+/* Remove @file if this mirrored snapshot created it; QEMU gets a moment to let
+ * go of it. */
+gboolean vmr_mirror_remove_file(const VmrFile *file, const VmrWait *wait,
+                                GError **error);
+
+/* The last step of both ends: remove the files that were made for what is not
+ * in use now (of a pivoted disk the overlay, of an aborted one the mirror), and
+ * forget the mirrored snapshot. */
+gboolean vmr_mirror_finish(VmrMirror *mirror, const VmrWait *wait,
+                           GError **error);
+
+/* Remove libvirt's record of the snapshot (only that), and the journal. */
+gboolean vmr_mirror_forget(VmrMirror *mirror, const VmrWait *wait,
+                           GError **error);
+
+G_END_DECLS

@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+#include "truth.h"
+
+#include "error.h"
+#include "lockprobe.h"
+
+static const char *const truth_names[VMR_TRUTH_LAST] = {
+    [VMR_TRUTH_SOURCE] = "source",   [VMR_TRUTH_OVERLAY] = "overlay",
+    [VMR_TRUTH_MIRRORING] = "mirroring", [VMR_TRUTH_READY] = "ready",
+    [VMR_TRUTH_ENDING] = "ending",   [VMR_TRUTH_PIVOTED] = "pivoted",
+    [VMR_TRUTH_OTHER] = "other",
+};
+
+const char *
+vmr_truth_name(VmrTruth truth)
+{
+    g_return_val_if_fail((unsigned)truth < VMR_TRUTH_LAST, "unknown");
+    return truth_names[truth];
+}
+
+static VmrTruth
+truth_of_copy(const VmrDisk *disk, const VmrDomDisk *now)
+{
+    if (g_strcmp0(vmr_domdisk_source(now), disk->overlay->path) != 0 ||
+        g_strcmp0(now->mirror->path, disk->mirror->path) != 0 ||
+        g_strcmp0(now->mirror_job, "copy") != 0)
+        return VMR_TRUTH_OTHER;
+    switch (now->ready) {
+    case VMR_READY_NO:
+        return VMR_TRUTH_MIRRORING;
+    case VMR_READY_YES:
+        return VMR_TRUTH_READY;
+    case VMR_READY_PIVOT:
+    case VMR_READY_ABORT:
+        return VMR_TRUTH_ENDING;
+    case VMR_READY_LAST:
+        break;
+    }
+    return VMR_TRUTH_OTHER;
+}
+
+VmrTruth
+vmr_truth_of(const VmrDisk *disk, const VmrDomXml *live)
+{
+    const VmrDomDisk *now = vmr_domxml_find(live, disk->target);
+    const char *top = now ? vmr_domdisk_source(now) : NULL;
+
+    if (!top)
+        return VMR_TRUTH_OTHER;
+    if (now->mirror)
+        return truth_of_copy(disk, now);
+    if (g_str_equal(top, disk->source->path))
+        return VMR_TRUTH_SOURCE;
+    if (g_str_equal(top, disk->overlay->path))
+        return VMR_TRUTH_OVERLAY;
+    if (g_str_equal(top, disk->mirror->path))
+        return VMR_TRUTH_PIVOTED;
+    return VMR_TRUTH_OTHER;
+}
+
+static gboolean
+check_lock(const VmrDisk *disk, const VmrFile *file, gboolean written,
+           GError **error)
+{
+    VmrLock wrong = written ? VMR_LOCK_FREE : VMR_LOCK_WRITER;
+    VmrLock lock;
+
+    if (!vmr_lock_probe(file->path, &lock, error))
+        return FALSE;
+    if (lock != wrong)
+        return TRUE;
+    g_set_error(error, VMR_ERROR, VMR_ERROR_DIVERGED,
+                written ? "no QEMU has '%s' of disk '%s' open for writing, "
+                          "though libvirt says so"
+                        : "a QEMU still has '%s' of disk '%s' open for "
+                          "writing, though libvirt does not say so",
+                file->path, disk->target);
+    vmr_error_annotate(error, disk->target, NULL);
+    return FALSE;
+}
+
+gboolean
+vmr_truth_check_locks(const VmrDisk *disk, VmrTruth truth, GError **error)
+{
+    gboolean both = truth == VMR_TRUTH_MIRRORING || truth == VMR_TRUTH_READY;
+
+    return check_lock(disk, disk->overlay, both || truth == VMR_TRUTH_OVERLAY,
+                      error) &&
+           check_lock(disk, disk->mirror, both || truth == VMR_TRUTH_PIVOTED,
+                      error);
+}
+
+gboolean
+vmr_truth_check_inactive(const VmrDisk *disk, const char *path,
+                         const VmrDomXml *inactive, GError **error)
+{
+    const VmrDomDisk *persistent;
+
+    if (!inactive)
+        return TRUE;
+    persistent = vmr_domxml_find(inactive, disk->target);
+    if (persistent && g_strcmp0(vmr_domdisk_source(persistent), path) == 0)
+        return TRUE;
+    g_set_error(error, VMR_ERROR, VMR_ERROR_DIVERGED,
+                "the persistent definition does not have '%s' as the source "
+                "of disk '%s': set it before the domain is shut down",
+                path, disk->target);
+    vmr_error_annotate(error, disk->target, NULL);
+    return FALSE;
+}
