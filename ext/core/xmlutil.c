@@ -88,7 +88,7 @@ typedef const xmlError XmlErrorArg;
 typedef xmlError XmlErrorArg;
 #endif
 
-/* A structured handler of its own keeps libxml2 from using the global one, or
+/* A structured handler of our own keeps libxml2 from using the global one, or
  * stderr. Only fatal errors count: libvirt, too, lives with the others, such
  * as a metadata namespace that is no URI. */
 static void
@@ -98,7 +98,10 @@ on_error(void *ctx, XmlErrorArg *error)
     g_autofree char *text = NULL;
     g_autofree char *clean = NULL;
 
-    if (error->level != XML_ERR_FATAL || state->message)
+    gboolean fatal = error->level == XML_ERR_FATAL ||
+                     error->code == XML_ERR_NO_MEMORY;
+
+    if (!fatal || state->message)
         return;
     text = g_strdup(error->message ? error->message : "unknown error");
     clean = vmr_text_clean(g_strchomp(text));
@@ -126,8 +129,8 @@ parse_text(const char *text, ParseState *state)
      * text was checked as UTF-8, and must be read as what was checked. */
     doc = xmlCtxtReadMemory(ctx, text, (int)strlen(text), NULL, "UTF-8",
                             PARSE_OPTIONS);
-    /* a parser that was stopped hands out what it has */
-    if (state->has_dtd || state->too_deep)
+    /* a parser that was stopped or ran out of memory hands out what it has */
+    if (state->has_dtd || state->too_deep || state->message)
         return NULL;
     return g_steal_pointer(&doc);
 }
@@ -252,48 +255,57 @@ vmr_xml_dup_child_text(const xmlNode *node, const char *name)
     return child ? take_string(xmlNodeGetContent(child)) : NULL;
 }
 
-/* A tree with a part missing could mean something else (a disk without its
- * snapshot='no'), so running out of memory ends the process, as in GLib. */
+/* A tree with a part missing for want of memory could mean something else (a
+ * disk without its snapshot='no'). So @doc remembers that @part could not be
+ * had, and is not written any more: no caller needs to check each step. */
 static gpointer
-not_null(gpointer part)
+part_of(xmlDoc *doc, gpointer part)
 {
-    if (!part)
-        g_error("out of memory while building XML");
+    if (!part && doc)
+        doc->_private = doc;
     return part;
 }
 
 xmlDoc *
 vmr_xml_new(const char *root)
 {
-    xmlDoc *doc = not_null(xmlNewDoc(BAD_CAST "1.0"));
+    xmlDoc *doc = xmlNewDoc(BAD_CAST "1.0");
+    xmlNode *node;
 
+    if (!doc)
+        return NULL;
     /* without it what is not ASCII comes out as &#xNN; */
-    doc->encoding = not_null(xmlStrdup(BAD_CAST "UTF-8"));
-    xmlDocSetRootElement(doc, not_null(xmlNewDocNode(doc, NULL, BAD_CAST root,
-                                                     NULL)));
+    doc->encoding = part_of(doc, xmlStrdup(BAD_CAST "UTF-8"));
+    node = part_of(doc, xmlNewDocNode(doc, NULL, BAD_CAST root, NULL));
+    if (node)
+        xmlDocSetRootElement(doc, node);
     return doc;
 }
 
 xmlNode *
 vmr_xml_add(xmlNode *parent, const char *name, const char *content)
 {
-    return not_null(xmlNewTextChild(parent, NULL, BAD_CAST name,
-                                    BAD_CAST content));
+    if (!parent)
+        return NULL;
+    return part_of(parent->doc, xmlNewTextChild(parent, NULL, BAD_CAST name,
+                                                BAD_CAST content));
 }
 
 void
 vmr_xml_set(xmlNode *node, const char *name, const char *value)
 {
-    if (value)
-        not_null(xmlSetNsProp(node, NULL, BAD_CAST name, BAD_CAST value));
+    if (node && value)
+        part_of(node->doc, xmlSetNsProp(node, NULL, BAD_CAST name,
+                                        BAD_CAST value));
 }
 
 char *
 vmr_xml_format(xmlNode *node)
 {
-    g_autoptr(xmlBuffer) buffer = not_null(xmlBufferCreate());
+    g_autoptr(xmlBuffer) buffer = xmlBufferCreate();
 
-    if (xmlNodeDump(buffer, node->doc, node, 0, 1) < 0)
-        not_null(NULL);
+    if (!node || node->doc->_private || !buffer ||
+        xmlNodeDump(buffer, node->doc, node, 0, 1) < 0)
+        return NULL;
     return g_strdup((const char *)xmlBufferContent(buffer));
 }

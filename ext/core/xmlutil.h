@@ -37,7 +37,9 @@ char *vmr_xml_dup_attr(const xmlNode *node, const char *name);
 /* A copy of the text of the child element @name of @node, or NULL; g_free(). */
 char *vmr_xml_dup_child_text(const xmlNode *node, const char *name);
 
-/* A document with the empty root element @root. */
+/* A document with the empty root element @root. Where memory runs out, this
+ * and vmr_xml_add() return NULL, which all functions below take;
+ * vmr_xml_format() tells of it at the end. */
 xmlDoc *vmr_xml_new(const char *root);
 
 /* Append the element @name to @parent; @content NULL: empty. Borrowed. */
@@ -46,7 +48,9 @@ xmlNode *vmr_xml_add(xmlNode *parent, const char *name, const char *content);
 /* Set the attribute @name of @node, unless @value is NULL. */
 void vmr_xml_set(xmlNode *node, const char *name, const char *value);
 
-/* @node and what is in it as text, indented by two spaces; owned. */
+/* @node and what is in it as text, indented by two spaces; owned. NULL if not
+ * all of it could be made or written for want of memory; libvirt refuses a
+ * NULL for XML. */
 char *vmr_xml_format(xmlNode *node);
 
 G_END_DECLS

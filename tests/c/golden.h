@@ -13,11 +13,7 @@
 static inline char *
 golden_path(const char *name)
 {
-    const char *data = g_getenv("VIRMIRROR_TEST_DATA");
-    g_autofree char *here = g_path_get_dirname(__FILE__);
-
-    return data ? g_build_filename(data, name, NULL)
-                : g_build_filename(here, "..", "data", name, NULL);
+    return g_build_filename(VMR_TEST_DATA_DIR, name, NULL);
 }
 
 /* The content of @name under tests/data; owned. */

@@ -290,6 +290,26 @@ test_format_tree_indented(void)
                     "</root>");
 }
 
+/* A node that takes no children stands for memory that runs out. */
+static void
+test_format_part_missing_null(void)
+{
+    g_autoptr(xmlDoc) doc = vmr_xml_new("root");
+    xmlNode *root = xmlDocGetRootElement(doc);
+    xmlNode *text = vmr_xml_add(root, "a", "text")->children;
+
+    g_assert_null(vmr_xml_add(text, "b", NULL));
+    g_assert_null(vmr_xml_format(root));
+}
+
+static void
+test_format_null_null(void)
+{
+    g_assert_null(vmr_xml_add(NULL, "a", NULL));
+    vmr_xml_set(NULL, "a", "b");
+    g_assert_null(vmr_xml_format(NULL));
+}
+
 int
 main(int argc, char **argv)
 {
@@ -316,5 +336,8 @@ main(int argc, char **argv)
     g_test_add_func("/xmlutil/format_special_text_survives",
                     test_format_special_text_survives);
     g_test_add_func("/xmlutil/format_tree_indented", test_format_tree_indented);
+    g_test_add_func("/xmlutil/format_part_missing_null",
+                    test_format_part_missing_null);
+    g_test_add_func("/xmlutil/format_null_null", test_format_null_null);
     return g_test_run();
 }
