@@ -247,6 +247,7 @@ vmr_domxml_parse(const char *xml, GError **error)
     dom->name = vmr_xml_dup_child_text(root, "name");
     dom->uuid = vmr_xml_dup_child_text(root, "uuid");
     dom->type = vmr_xml_dup_attr(root, "type");
+    dom->running = xmlHasProp(root, BAD_CAST "id") != NULL;
     if (!dom->name || !dom->uuid || !dom->type) {
         vmr_error_set_virt(error, VMR_ERROR_INVALID_SPEC, VIR_ERR_XML_DETAIL,
                            WHAT " has no %s", !dom->name   ? "name"

@@ -59,7 +59,8 @@ test_parse_golden_as_expected(gconstpointer data)
     g_autoptr(VmrDomXml) dom = parse_good(xml);
     g_autoptr(GString) out = g_string_new(NULL);
 
-    g_string_append_printf(out, "%s %s %s\n", dom->type, dom->uuid, dom->name);
+    g_string_append_printf(out, "%s %s %s%s\n", dom->type, dom->uuid,
+                           dom->name, dom->running ? " running" : "");
     for (guint i = 0; i < dom->disks->len; i++)
         dump_disk(out, dom->disks->pdata[i]);
     g_string_truncate(out, out->len - 1);
