@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+#include "call.h"
+
+#include "errors.h"
+
+/* The engine asks, in the thread that called it. Each interruption is told
+ * once, so that the clean-up after it can go its way; a second Ctrl-C ends
+ * that as well. Outside of the main thread no handler ever runs. */
+static gboolean
+call_interrupted(gpointer data)
+{
+    Call *call = data;
+    gboolean raised;
+
+    PyEval_RestoreThread(call->thread);
+    raised = PyErr_CheckSignals() < 0;
+    if (raised && !call->raised)
+        call->raised = errors_take();
+    else if (raised)
+        PyErr_Clear();
+    call->thread = PyEval_SaveThread();
+    return raised;
+}
+
+void
+call_enter(Call *call, double timeout)
+{
+    *call = (Call){.wait = vmr_wait_for(timeout, NULL)};
+    call->wait.interrupted = call_interrupted;
+    call->wait.data = call;
+    call->thread = PyEval_SaveThread();
+}
+
+/* Whether @error says more than that there was an interruption. */
+static gboolean
+says_more(const GError *error)
+{
+    const VmrErrorDetail *detail = vmr_error_get_detail(error);
+
+    return !g_error_matches(error, VMR_ERROR, VMR_ERROR_CANCELLED) ||
+           (detail && (detail->partial || detail->unknown));
+}
+
+int
+call_leave(Call *call, const ModuleState *state)
+{
+    g_autoptr(GError) error = g_steal_pointer(&call->error);
+    g_autoptr(PyObject) raised = NULL;
+
+    PyEval_RestoreThread(call->thread);
+    raised = g_steal_pointer(&call->raised);
+    if (!error && !raised)
+        return 0;
+    if (!raised) {
+        errors_raise(state, error);
+        return -1;
+    }
+    if (!error || !says_more(error)) {
+        PyErr_SetObject((PyObject *)Py_TYPE(raised), raised);
+        return -1;
+    }
+    errors_raise(state, error);
+    PyException_SetContext(raised, errors_take());
+    errors_restore(g_steal_pointer(&raised));
+    return -1;
+}

@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * call: one call of the engine without the GIL, which signal handlers (Ctrl-C)
+ * can end.
+ *
+ *   Call call;
+ *
+ *   call_enter(&call, timeout);
+ *   vmr_...(..., &call.wait, &call.error);
+ *   if (call_leave(&call, state) < 0)
+ *       return NULL;
+ */
+
+#include "module.h"
+
+#include "../core/wait.h"
+
+G_BEGIN_DECLS
+
+typedef struct {
+    VmrWait wait;          /* for the engine */
+    GError *error;         /* for the engine: &call.error */
+    PyThreadState *thread; /* of the caller, while the GIL is released */
+    PyObject *raised;      /* by a signal handler meanwhile; owned */
+} Call;
+
+/* Release the GIL for a call that may take @timeout seconds, negative: any
+ * time. From here to call_leave() nothing of Python may be touched. @call must
+ * stay where it is. */
+void call_enter(Call *call, double timeout);
+
+/* Take the GIL back; 0, or -1 with the exception for what went wrong: what a
+ * signal handler raised comes first, and what the engine says besides is its
+ * context. A call that succeeded all the same is -1, too, after a signal. */
+int call_leave(Call *call, const ModuleState *state);
+
+G_END_DECLS

@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * snapshot_tuples: the named tuples that MirrorSnapshot hands out: MirrorDisk
+ * and DiskProgress.
+ */
+
+#include "module.h"
+
+G_BEGIN_DECLS
+
+/* Make the types and add them to @module; 0, or -1 with an exception. */
+int tuples_setup_types(PyObject *module);
+
+/* @disks (of VmrDisk) as a tuple of MirrorDisk; NULL: exception. */
+PyObject *tuples_from_disks(const ModuleState *state, const GPtrArray *disks);
+
+/* @figures (of VmrProgress) as a tuple of DiskProgress; NULL: exception. */
+PyObject *tuples_from_progress(const ModuleState *state,
+                               const GArray *figures);
+
+G_END_DECLS

@@ -1,0 +1,569 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+#include "snapshot_type.h"
+
+#include "call.h"
+#include "errors.h"
+#include "snapshot_doc.h"
+#include "snapshot_tuples.h"
+
+#include "../core/mirror.h"
+
+#define CREATE_TIMEOUT 60.0 /* seconds; the docstrings say the same */
+#define ABORT_TIMEOUT 30.0
+
+/* While a call runs without the GIL the engine's record changes; so everyone
+ * reads the copies here, which are as of the end of the last call. */
+typedef struct {
+    PyObject_HEAD
+    VmrMirror *mirror;  /* NULL once detached or finalized */
+    PyObject *domain;   /* as the caller gave it */
+    PyObject *name;     /* str */
+    PyObject *disks;    /* tuple of MirrorDisk */
+    VmrState state;
+    gboolean busy;      /* a call runs; guarded by the GIL */
+    PyObject *weakrefs;
+} SnapshotObject;
+
+static const ModuleState *
+snapshot_module_state(SnapshotObject *self)
+{
+    return PyType_GetModuleState(Py_TYPE((PyObject *)self));
+}
+
+static SnapshotObject *
+snapshot_alloc(const ModuleState *state, PyObject *domain)
+{
+    PyObject *object = PyType_GenericAlloc(state->snapshot_type, 0);
+    SnapshotObject *self = (SnapshotObject *)object;
+
+    if (self)
+        self->domain = Py_NewRef(domain);
+    return self;
+}
+
+/* Copy what the engine knows after a call; 0, or -1 with an exception. */
+static int
+snapshot_refresh(SnapshotObject *self)
+{
+    const VmrRecord *record = vmr_mirror_get_record(self->mirror);
+    PyObject *disks;
+    PyObject *old;
+
+    self->state = record->state;
+    if (!self->name) {
+        self->name = PyUnicode_FromString(record->snapshot);
+        if (!self->name)
+            return -1;
+    }
+    disks = tuples_from_disks(snapshot_module_state(self), record->disks);
+    if (!disks)
+        return -1;
+    old = self->disks;
+    self->disks = disks;
+    Py_XDECREF(old);
+    return 0;
+}
+
+/* 0 if @self can be used by this thread now, or -1 with an exception. */
+static int
+snapshot_check(SnapshotObject *self)
+{
+    const ModuleState *state = snapshot_module_state(self);
+
+    if (self->busy)
+        errors_raise_code(state, VMR_ERROR_BUSY,
+                          "another call of this MirrorSnapshot is running");
+    else if (!self->mirror)
+        errors_raise_code(state, VMR_ERROR_INVALID_STATE,
+                          "this MirrorSnapshot was detached: get another one "
+                          "with adopt()");
+    else
+        return 0;
+    return -1;
+}
+
+/* Begin a call of the engine on @self's mirror; 0, or -1 with an exception.
+ * snapshot_finish() has to follow. */
+static int
+snapshot_enter(SnapshotObject *self, Call *call, double timeout)
+{
+    if (snapshot_check(self) < 0)
+        return -1;
+    self->busy = TRUE;
+    call_enter(call, timeout);
+    return 0;
+}
+
+/* End what snapshot_enter() began, after call_leave(): returns @result, or
+ * NULL with the exception that is raised already if it is NULL. */
+static PyObject *
+snapshot_finish(SnapshotObject *self, PyObject *result)
+{
+    PyObject *raised = result ? NULL : errors_take();
+    int rc = snapshot_refresh(self);
+
+    self->busy = FALSE;
+    if (raised) {
+        PyErr_Clear();
+        errors_restore(raised);
+    } else if (rc < 0) {
+        Py_CLEAR(result);
+    }
+    return result;
+}
+
+typedef gboolean (*Step)(VmrMirror *mirror, const VmrWait *wait,
+                         GError **error);
+
+/* One step of the engine that has no result but None. */
+static PyObject *
+snapshot_run(SnapshotObject *self, Step step, double timeout)
+{
+    Call call;
+    PyObject *result = NULL;
+
+    if (snapshot_enter(self, &call, timeout) < 0)
+        return NULL;
+    step(self->mirror, &call.wait, &call.error);
+    if (call_leave(&call, snapshot_module_state(self)) == 0)
+        result = Py_NewRef(Py_None);
+    return snapshot_finish(self, result);
+}
+
+/* Tell in a note of @exception in which state @self is left. */
+static void
+snapshot_add_note(SnapshotObject *self, PyObject *exception,
+                  PyObject *abort_error)
+{
+    g_autoptr(PyObject) note = NULL;
+    g_autoptr(PyObject) done = NULL;
+
+    note = abort_error
+               ? PyUnicode_FromFormat("mirrored snapshot '%U' could not be "
+                                      "aborted and is left %s: %S", self->name,
+                                      vmr_state_name(self->state), abort_error)
+               : PyUnicode_FromFormat("mirrored snapshot '%U' is left %s",
+                                      self->name, vmr_state_name(self->state));
+    if (note)
+        done = PyObject_CallMethod(exception, "add_note", "O", note);
+    if (!done)
+        PyErr_Clear(); /* the exception itself matters more */
+}
+
+/* Abort what was left behind. When that fails, too, @original (NULL: nobody
+ * raised anything) stays the exception that goes on, with the failure as its
+ * context and in a note. 0, or -1 with an exception: the failure where there
+ * is no @original, or what interrupted the abort. */
+static int
+snapshot_abandon(SnapshotObject *self, PyObject *original)
+{
+    g_autoptr(PyObject) result = snapshot_run(self, vmr_mirror_abort,
+                                              ABORT_TIMEOUT);
+    g_autoptr(PyObject) failure = NULL;
+
+    if (result)
+        return 0;
+    if (!PyErr_ExceptionMatches(PyExc_Exception))
+        return -1; /* Ctrl-C again */
+    failure = errors_take();
+    if (!original) {
+        snapshot_add_note(self, failure, NULL);
+        errors_restore(g_steal_pointer(&failure));
+        return -1;
+    }
+    snapshot_add_note(self, original, failure);
+    errors_chain(original, g_steal_pointer(&failure));
+    return 0;
+}
+
+/* Make @self of what a call of the engine has returned: itself, or NULL after
+ * undoing it where a signal came in the last moment. */
+static PyObject *
+snapshot_begin(SnapshotObject *self, VmrMirror *mirror, gboolean created)
+{
+    g_autoptr(PyObject) raised = errors_take();
+
+    self->mirror = mirror;
+    if (mirror && snapshot_refresh(self) == 0) {
+        if (!raised)
+            return Py_NewRef((PyObject *)self);
+        if (created && snapshot_abandon(self, raised) < 0)
+            return NULL;
+    }
+    if (raised) {
+        PyErr_Clear();
+        errors_restore(g_steal_pointer(&raised));
+    }
+    return NULL;
+}
+
+static PyObject *
+snapshot_create(PyObject *type, PyObject *args, PyObject *keywords)
+{
+    static char *names[] = {"dom", "name", "disks", "description",
+                            "reuse_external", "quiesce", "timeout", NULL};
+    const ModuleState *state = PyType_GetModuleState((PyTypeObject *)type);
+    g_auto(DomainArg) dom = {.state = state};
+    g_autoptr(VmrSnapSpec) spec = NULL;
+    g_autoptr(PyObject) self = NULL;
+    const char *name;
+    const char *description = NULL;
+    PyObject *disks;
+    int reuse = 0;
+    int quiesce = 0;
+    double timeout = CREATE_TIMEOUT;
+    guint flags;
+    VmrMirror *mirror;
+    Call call;
+
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "O&sO|$zppO&:create",
+                                     names, arg_domain, &dom, &name, &disks,
+                                     &description, &reuse, &quiesce,
+                                     arg_timeout, &timeout))
+        return NULL;
+    spec = vmr_snapspec_new(name, description);
+    if (!arg_diskspecs(disks, state, spec))
+        return NULL;
+    self = (PyObject *)snapshot_alloc(state, dom.given);
+    if (!self)
+        return NULL;
+    flags = (reuse ? VMR_MIRROR_REUSE_EXTERNAL : 0) |
+            (quiesce ? VMR_MIRROR_QUIESCE : 0);
+    call_enter(&call, timeout);
+    mirror = vmr_mirror_create(dom.domain->hv, dom.domain->ptr, spec, flags,
+                               &call.wait, &call.error);
+    call_leave(&call, state);
+    return snapshot_begin((SnapshotObject *)self, mirror, TRUE);
+}
+
+PyObject *
+snapshot_adopt(const ModuleState *state, const DomainArg *dom,
+               const char *name)
+{
+    g_autoptr(PyObject) self = (PyObject *)snapshot_alloc(state, dom->given);
+    VmrMirror *mirror;
+    Call call;
+
+    if (!self)
+        return NULL;
+    call_enter(&call, -1);
+    mirror = vmr_mirror_open(dom->domain->hv, dom->domain->ptr, name,
+                             &call.wait, &call.error);
+    call_leave(&call, state);
+    return snapshot_begin((SnapshotObject *)self, mirror, FALSE);
+}
+
+/* The argument that several methods have; 1, or 0 with an exception. */
+static int
+parse_timeout(PyObject *args, PyObject *keywords, const char *format,
+              double *timeout)
+{
+    static char *names[] = {"timeout", NULL};
+
+    return PyArg_ParseTupleAndKeywords(args, keywords, format, names,
+                                       arg_timeout, timeout);
+}
+
+static PyObject *
+snapshot_wait_ready(PyObject *self, PyObject *args, PyObject *keywords)
+{
+    double timeout = -1;
+
+    if (!parse_timeout(args, keywords, "|O&:wait_ready", &timeout))
+        return NULL;
+    return snapshot_run((SnapshotObject *)self, vmr_mirror_wait_ready,
+                        timeout);
+}
+
+static PyObject *
+snapshot_pivot(PyObject *self, PyObject *args, PyObject *keywords)
+{
+    double timeout = -1;
+
+    if (!parse_timeout(args, keywords, "|O&:pivot", &timeout))
+        return NULL;
+    return snapshot_run((SnapshotObject *)self, vmr_mirror_pivot, timeout);
+}
+
+static PyObject *
+snapshot_abort(PyObject *self, PyObject *args, PyObject *keywords)
+{
+    SnapshotObject *snapshot = (SnapshotObject *)self;
+    double timeout = ABORT_TIMEOUT;
+
+    if (!parse_timeout(args, keywords, "|O&:abort", &timeout) ||
+        snapshot_check(snapshot) < 0)
+        return NULL;
+    if (snapshot->state == VMR_STATE_DONE)
+        Py_RETURN_NONE;
+    return snapshot_run(snapshot, vmr_mirror_abort, timeout);
+}
+
+static PyObject *
+snapshot_progress(PyObject *object, PyObject *unused)
+{
+    SnapshotObject *self = (SnapshotObject *)object;
+    const ModuleState *state = snapshot_module_state(self);
+    g_autoptr(GArray) figures = NULL;
+    PyObject *result = NULL;
+    Call call;
+
+    (void)unused;
+    if (snapshot_enter(self, &call, -1) < 0)
+        return NULL;
+    figures = vmr_mirror_get_progress(self->mirror, &call.wait, &call.error);
+    if (call_leave(&call, state) == 0)
+        result = tuples_from_progress(state, figures);
+    return snapshot_finish(self, result);
+}
+
+static PyObject *
+snapshot_detach(PyObject *object, PyObject *unused)
+{
+    SnapshotObject *self = (SnapshotObject *)object;
+
+    (void)unused;
+    if (!self->mirror)
+        Py_RETURN_NONE;
+    if (snapshot_check(self) < 0)
+        return NULL;
+    g_clear_pointer(&self->mirror, vmr_mirror_free);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+snapshot_enter_context(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    return Py_NewRef(self);
+}
+
+static PyObject *
+snapshot_exit_context(PyObject *object, PyObject *args)
+{
+    SnapshotObject *self = (SnapshotObject *)object;
+    PyObject *original;
+    PyObject *unused;
+
+    if (!PyArg_ParseTuple(args, "OOO:__exit__", &unused, &original, &unused))
+        return NULL;
+    if (!self->mirror || self->state == VMR_STATE_DONE)
+        Py_RETURN_FALSE;
+    if (snapshot_abandon(self, original == Py_None ? NULL : original) < 0)
+        return NULL;
+    Py_RETURN_FALSE;
+}
+
+static PyObject *
+snapshot_reduce(PyObject *self, PyObject *unused)
+{
+    (void)self;
+    (void)unused;
+    PyErr_SetString(PyExc_TypeError,
+                    "cannot pickle or copy a MirrorSnapshot: call adopt(dom, "
+                    "name) where another one is needed");
+    return NULL;
+}
+
+/* Getters. */
+
+/* @member for a getter: only a finalized object has none. */
+static PyObject *
+snapshot_member(PyObject *member)
+{
+    return Py_NewRef(member ? member : Py_None);
+}
+
+static PyObject *
+snapshot_get_name(PyObject *self, void *unused)
+{
+    (void)unused;
+    return snapshot_member(((SnapshotObject *)self)->name);
+}
+
+static PyObject *
+snapshot_get_domain(PyObject *self, void *unused)
+{
+    (void)unused;
+    return snapshot_member(((SnapshotObject *)self)->domain);
+}
+
+static PyObject *
+snapshot_get_disks(PyObject *self, void *unused)
+{
+    (void)unused;
+    return snapshot_member(((SnapshotObject *)self)->disks);
+}
+
+static PyObject *
+snapshot_get_state(PyObject *self, void *unused)
+{
+    (void)unused;
+    return PyUnicode_FromString(
+        vmr_state_name(((SnapshotObject *)self)->state));
+}
+
+static PyObject *
+snapshot_get_snapshot(PyObject *object, void *unused)
+{
+    SnapshotObject *self = (SnapshotObject *)object;
+    g_auto(DomainArg) dom = {.state = snapshot_module_state(self)};
+
+    (void)unused;
+    if (!self->domain)
+        return snapshot_member(NULL);
+    if (!arg_domain(self->domain, &dom))
+        return NULL;
+    return PyObject_CallMethod(dom.object, "snapshotLookupByName", "O",
+                               self->name);
+}
+
+/* The life of the object. */
+
+static PyObject *
+snapshot_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
+{
+    (void)type;
+    (void)args;
+    (void)keywords;
+    PyErr_SetString(PyExc_TypeError,
+                    "cannot make a MirrorSnapshot directly: use "
+                    "MirrorSnapshot.create() or adopt()");
+    return NULL;
+}
+
+static PyObject *
+snapshot_repr(PyObject *object)
+{
+    SnapshotObject *self = (SnapshotObject *)object;
+
+    if (!self->name)
+        return PyUnicode_FromString("<MirrorSnapshot, finalized>");
+    return PyUnicode_FromFormat("<MirrorSnapshot %R, %s%s, disks %R>",
+                                self->name, vmr_state_name(self->state),
+                                self->mirror ? "" : ", detached",
+                                self->disks);
+}
+
+static int
+snapshot_traverse(PyObject *object, visitproc visit, void *arg)
+{
+    SnapshotObject *self = (SnapshotObject *)object;
+
+    Py_VISIT(Py_TYPE(object));
+    Py_VISIT(self->domain);
+    Py_VISIT(self->name);
+    Py_VISIT(self->disks);
+    return 0;
+}
+
+static int
+snapshot_clear(PyObject *object)
+{
+    SnapshotObject *self = (SnapshotObject *)object;
+
+    Py_CLEAR(self->domain);
+    Py_CLEAR(self->name);
+    Py_CLEAR(self->disks);
+    return 0;
+}
+
+/* Nobody can end the mirrored snapshot through @object any more. Say so, free
+ * what is local, and leave the rest to adopt(): nothing here may block. There
+ * is no tp_dealloc, since the limited API cannot call a finalizer from one; so
+ * all that is owned is let go of here. */
+static void
+snapshot_finalize(PyObject *object)
+{
+    SnapshotObject *self = (SnapshotObject *)object;
+    PyObject *raised = errors_take();
+
+    if (self->mirror && self->name && self->state != VMR_STATE_DONE &&
+        PyErr_ResourceWarning(object, 1,
+                              "mirrored snapshot '%U' goes on, but its object "
+                              "was neither pivoted, aborted nor detached; "
+                              "adopt() finds it", self->name) < 0)
+        PyErr_WriteUnraisable(object);
+    g_clear_pointer(&self->mirror, vmr_mirror_free);
+    snapshot_clear(object);
+    if (raised)
+        errors_restore(raised);
+}
+
+static PyMethodDef snapshot_methods[] = {
+    {"create", (PyCFunction)(void (*)(void))snapshot_create,
+     METH_VARARGS | METH_KEYWORDS | METH_CLASS, snapshot_create_doc},
+    {"wait_ready", (PyCFunction)(void (*)(void))snapshot_wait_ready,
+     METH_VARARGS | METH_KEYWORDS, snapshot_wait_ready_doc},
+    {"progress", snapshot_progress, METH_NOARGS, snapshot_progress_doc},
+    {"pivot", (PyCFunction)(void (*)(void))snapshot_pivot,
+     METH_VARARGS | METH_KEYWORDS, snapshot_pivot_doc},
+    {"abort", (PyCFunction)(void (*)(void))snapshot_abort,
+     METH_VARARGS | METH_KEYWORDS, snapshot_abort_doc},
+    {"detach", snapshot_detach, METH_NOARGS, snapshot_detach_doc},
+    {"__enter__", snapshot_enter_context, METH_NOARGS, snapshot_enter_doc},
+    {"__exit__", snapshot_exit_context, METH_VARARGS, snapshot_exit_doc},
+    {"__reduce__", snapshot_reduce, METH_NOARGS,
+     PyDoc_STR("Refuse to be pickled or copied.")},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef snapshot_getset[] = {
+    {"name", snapshot_get_name, NULL,
+     PyDoc_STR("The snapshot's name: str."), NULL},
+    {"state", snapshot_get_state, NULL,
+     PyDoc_STR("'creating', 'mirroring', 'pivoting', 'aborting' or 'done', as "
+               "of the last call."), NULL},
+    {"disks", snapshot_get_disks, NULL,
+     PyDoc_STR("The disks as of the last call: a tuple of `MirrorDisk`."),
+     NULL},
+    {"domain", snapshot_get_domain, NULL,
+     PyDoc_STR("The domain, the very object that was given."), NULL},
+    {"snapshot", snapshot_get_snapshot, NULL,
+     PyDoc_STR("libvirt's record of the snapshot: a new "
+               "libvirt.virDomainSnapshot,\nwhile there is one. Calls "
+               "virDomainSnapshotLookupByName."), NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMemberDef snapshot_members[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(SnapshotObject, weakrefs),
+     READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot snapshot_slots[] = {
+    {Py_tp_doc, (void *)snapshot_doc},
+    {Py_tp_new, snapshot_new},
+    {Py_tp_repr, snapshot_repr},
+    {Py_tp_traverse, snapshot_traverse},
+    {Py_tp_clear, snapshot_clear},
+    {Py_tp_finalize, snapshot_finalize},
+    {Py_tp_methods, snapshot_methods},
+    {Py_tp_getset, snapshot_getset},
+    {Py_tp_members, snapshot_members},
+    {0, NULL},
+};
+
+static PyType_Spec snapshot_spec = {
+    .name = "virmirror.MirrorSnapshot",
+    .basicsize = sizeof(SnapshotObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC |
+             Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = snapshot_slots,
+};
+
+int
+snapshot_setup_types(PyObject *module)
+{
+    ModuleState *state = module_get_state(module);
+
+    if (tuples_setup_types(module) < 0)
+        return -1;
+    state->snapshot_type = (PyTypeObject *)PyType_FromModuleAndSpec(
+        module, &snapshot_spec, NULL);
+    if (!state->snapshot_type)
+        return -1;
+    return PyModule_AddType(module, state->snapshot_type);
+}

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# The C extension: see ext/binding. Docstrings are there.
+
+import os
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any, Final, Literal, Protocol, Self, TypeAlias, final
+
+import libvirt
+from _typeshed import structseq
+
+from .errors import MirrorError
+
+VIR_DOMAIN_SNAPSHOT_DELETE_CHILDREN: Final = 1
+VIR_DOMAIN_SNAPSHOT_DELETE_METADATA_ONLY: Final = 2
+VIR_DOMAIN_SNAPSHOT_DELETE_CHILDREN_ONLY: Final = 4
+VIR_DOMAIN_SNAPSHOT_DELETE_MIRROR_ABORT: Final = 8
+VIR_DOMAIN_SNAPSHOT_DELETE_MIRROR_PIVOT: Final = 16
+
+_error_types: Final[dict[str, type[MirrorError]]]
+
+class _HasCapsule(Protocol):
+    _o: Any
+
+class _HasDomain(Protocol):
+    @property
+    def dom(self) -> _HasCapsule: ...
+
+_Domain: TypeAlias = _HasCapsule | _HasDomain
+_Path: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+_State: TypeAlias = Literal["creating", "mirroring", "pivoting", "aborting", "done"]
+_DiskState: TypeAlias = Literal[
+    "planned",
+    "overlay",
+    "mirroring",
+    "pivoting",
+    "pivoted",
+    "aborting",
+    "aborted",
+    "failed",
+]
+
+@final
+class MirrorDisk(
+    structseq[Any],
+    tuple[str, _DiskState, str | None, str | None, str | None],
+):
+    __match_args__: Final = ("target", "state", "source", "overlay", "mirror")
+    @property
+    def target(self) -> str: ...
+    @property
+    def state(self) -> _DiskState: ...
+    @property
+    def source(self) -> str | None: ...
+    @property
+    def overlay(self) -> str | None: ...
+    @property
+    def mirror(self) -> str | None: ...
+
+@final
+class DiskProgress(structseq[Any], tuple[str, bool, bool, int, int]):
+    __match_args__: Final = ("target", "active", "ready", "current", "end")
+    @property
+    def target(self) -> str: ...
+    @property
+    def active(self) -> bool: ...
+    @property
+    def ready(self) -> bool: ...
+    @property
+    def current(self) -> int: ...
+    @property
+    def end(self) -> int: ...
+
+@final
+class MirrorSnapshot:
+    @classmethod
+    def create(
+        cls,
+        dom: _Domain,
+        name: str,
+        disks: str | Iterable[str],
+        *,
+        description: str | None = None,
+        reuse_external: bool = False,
+        quiesce: bool = False,
+        timeout: float | None = 60.0,
+    ) -> Self: ...
+    def wait_ready(self, timeout: float | None = None) -> None: ...
+    def progress(self) -> tuple[DiskProgress, ...]: ...
+    def pivot(self, timeout: float | None = None) -> None: ...
+    def abort(self, timeout: float | None = 30.0) -> None: ...
+    def detach(self) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> Literal[False]: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def state(self) -> _State: ...
+    @property
+    def disks(self) -> tuple[MirrorDisk, ...]: ...
+    @property
+    def domain(self) -> Any: ...
+    @property
+    def snapshot(self) -> libvirt.virDomainSnapshot: ...
+
+def snapshotCreateXML(dom: _Domain, xml: str, flags: int = 0) -> libvirt.virDomainSnapshot: ...
+def snapshotDelete(snap: libvirt.virDomainSnapshot, flags: int = 0) -> int: ...
+def snapshotGetXMLDesc(snap: libvirt.virDomainSnapshot, flags: int = 0) -> str: ...
+def adopt(dom: _Domain, name: str | None = None) -> MirrorSnapshot: ...
+def prepare_chain(
+    dom: _Domain, disk: str, folder: _Path, *, timeout: float | None = 60.0
+) -> list[str]: ...
+def block_pull(
+    dom: _Domain,
+    disk: str,
+    base: _Path | None = None,
+    *,
+    bandwidth: int = 0,
+    wait: bool = True,
+    timeout: float | None = None,
+) -> None: ...
+def snapshot_xml(
+    name: str | None = None,
+    description: str | None = None,
+    disks: str | Iterable[str] = (),
+) -> str: ...
+def start_event_loop() -> None: ...
