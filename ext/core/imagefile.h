@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * imagefile: opening image files so that what was checked is what is read,
+ * and so that nothing that is opened can hang or act.
+ */
+
+#include <glib.h>
+#include <sys/stat.h>
+
+G_BEGIN_DECLS
+
+/* Open @path for reading if it is a regular file, a block device, or a
+ * symbolic link to the latter; *@st tells which. Returns the descriptor or -1.
+ * Errors: IMAGE (what it is instead), NOT_FOUND, IO. */
+int vmr_imagefile_open(const char *path, struct stat *st, GError **error);
+
+/* Open anew, for reading, the file behind @path_fd (O_PATH); @path is for
+ * error texts. Returns the descriptor or -1. Errors: IO. */
+int vmr_imagefile_reopen(int path_fd, const char *path, GError **error);
+
+/* Open the folder that @path is in; @base (owned by the caller) is its name
+ * there. Returns the descriptor or -1. Errors: INVALID_SPEC, NOT_FOUND, IO. */
+int vmr_imagefile_open_folder(const char *path, char **base, GError **error);
+
+/* The identity of the file behind @st: device and inode, or of a block device
+ * its number and 0. */
+void vmr_imagefile_identify(const struct stat *st, dev_t *dev, ino_t *ino);
+
+/* Read @len bytes at @offset, less at the end of the file; *@got says how
+ * many. Errors: IO. */
+gboolean vmr_imagefile_read(int fd, const char *path, guint8 *data, gsize len,
+                            goffset offset, gsize *got, GError **error);
+
+G_END_DECLS
