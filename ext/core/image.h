@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * image: one image file: what its header says, and creating a new one.
+ *
+ * Headers are read here, as hostile input and without following anything they
+ * name; files are created by qemu-img. A format is never guessed.
+ */
+
+#include <sys/types.h>
+
+#include "wait.h"
+
+G_BEGIN_DECLS
+
+#define VMR_IMAGE_MAX_BACKING_NAME 1023 /* of the qcow2 format */
+
+typedef struct {
+    char *path;
+    char *format;          /* "qcow2" or "raw" */
+    guint version;         /* of qcow2: 2 or 3; 0 for raw */
+    guint64 virtual_size;  /* bytes that the guest sees */
+    char *backing_name;    /* as in the header, or NULL */
+    char *backing_format;  /* or NULL where the header does not say */
+    gboolean data_file;    /* data is kept in another file */
+    gboolean encrypted;
+    gboolean dirty;        /* or corrupt: not closed cleanly */
+    gboolean has_snapshots;/* internal ones */
+    gboolean has_bitmaps;  /* persistent dirty bitmaps */
+    gboolean empty;        /* qcow2 without any cluster of its own */
+    gboolean is_block;     /* a block device, else a regular file */
+    guint64 file_size;     /* bytes, of the file or the device */
+    dev_t dev;             /* identity of the file; of a block device its */
+    ino_t ino;             /* device number and 0 */
+} VmrImage;
+
+/* Read the header of @path as @format ("qcow2", "raw"). A final component that
+ * is a symbolic link is followed only to a block device; FIFOs and the like are
+ * refused without opening them. Errors: IMAGE (says what is wrong and what to
+ * do), NOT_FOUND, IO. */
+VmrImage *vmr_image_read(const char *path, const char *format, GError **error);
+
+/* Free @image; NULL is fine. */
+void vmr_image_free(VmrImage *image);
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(VmrImage, vmr_image_free)
+
+/* Whether both are one and the same file or device. */
+gboolean vmr_image_same(const VmrImage *a, const VmrImage *b);
+
+/* Whether the header of @image names its backing file relative to its own
+ * folder, and plainly: no absolute path, no protocol ("nbd:", "json:"). */
+gboolean vmr_image_backing_is_relative(const VmrImage *image);
+
+/* The path that the backing name of @image means, next to @image; owned; NULL
+ * where it has no backing file, or one with a protocol. */
+char *vmr_image_dup_backing_path(const VmrImage *image);
+
+typedef struct {
+    const char *path;
+    const char *format;         /* "qcow2" (v3 is made) or "raw" */
+    guint64 virtual_size;       /* bytes */
+    const char *backing_name;   /* to be written as it is, or NULL */
+    const char *backing_format; /* with backing_name, always */
+} VmrImageNew;
+
+/* Create @image: a new file of mode 0600 (an existing one is never touched),
+ * its header by qemu-img, the backing file not looked at. *@made (may be NULL)
+ * is what was made, read back. On failure nothing is left behind.
+ * Errors: EXISTS, IMAGE, IO, TIMEOUT, CANCELLED. */
+gboolean vmr_image_create(const VmrImageNew *image, VmrImage **made,
+                          const VmrWait *wait, GError **error);
+
+/* Remove @path if it is still the file @dev/@ino and no QEMU has it open for
+ * writing. A file that is gone is fine. Errors: DIVERGED, BUSY, IO. */
+gboolean vmr_image_remove(const char *path, dev_t dev, ino_t ino,
+                          GError **error);
+
+G_END_DECLS
