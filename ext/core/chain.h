@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * chain: a backing chain on disk, as its headers tell it; comparing the chain
+ * at the destination with the one in use; making its skeleton.
+ */
+
+#include "domxml.h"
+#include "image.h"
+
+G_BEGIN_DECLS
+
+#define VMR_CHAIN_MAX_DEPTH 200
+
+/* Read the headers from @path (of @format) down, following only backing names
+ * that are relative and plain, each resolved against the folder of the file
+ * that names it; of VmrImage, top first. Errors: IMAGE (a loop, a missing
+ * backing format, an absolute name, a protocol, ...), NOT_FOUND, IO. */
+GPtrArray *vmr_chain_read(const char *path, const char *format,
+                          GError **error);
+
+/* Read the headers of the live chain @layers (of VmrLayer), and compare each
+ * with what libvirt believes: format and backing file. Absolute names are fine
+ * here. Errors: IMAGE, NOT_SUPPORTED (network, dir, ...), IO. */
+GPtrArray *vmr_chain_read_live(const GPtrArray *layers, GError **error);
+
+/* Check that @copy (of VmrImage, from the layer below the mirror down) can
+ * stand in for @frozen (the frozen layers in use, top first): as many layers,
+ * equal formats and virtual sizes, none of them one of @frozen's files.
+ * Errors: IMAGE, all findings in one text, joined by "; ". */
+gboolean vmr_chain_check_copy(const GPtrArray *frozen, const GPtrArray *copy,
+                              GError **error);
+
+/* Make the skeleton for a copy of @disk's whole chain in @folder: for each layer
+ * an image of its name, format and virtual size, with relative backing
+ * names. A file that is already there is kept if it fits and is an error if
+ * not. The paths are returned, top first, NULL-terminated, owned
+ * (g_strfreev()). On failure what was created is removed again.
+ * Errors: INVALID_SPEC, IMAGE, EXISTS, NOT_SUPPORTED, IO, TIMEOUT, CANCELLED. */
+char **vmr_chain_prepare(const VmrDomDisk *disk, const char *folder,
+                         const VmrWait *wait, GError **error);
+
+G_END_DECLS
