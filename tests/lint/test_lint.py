@@ -120,7 +120,7 @@ def no_process_level_calls(path, text):
     """A library neither ends the process, nor prints, nor runs a shell."""
     names = (
         "exit _exit _Exit quick_exit abort printf vprintf fprintf vfprintf dprintf puts fputs "
-        "perror system popen g_print g_printerr"
+        "perror system popen g_print g_printerr g_error"
     )
     pattern = rf"(?<![\w.>])(?:{'|'.join(names.split())})\s*\("
     yield from find_in_code(pattern, text)
@@ -300,11 +300,13 @@ RULES = [
             'system("x");\n',
             'f = popen("x", "r");\n',
             "(void)abort();\n",
+            'g_error("x");\n',
         ],
         [
             "vmr_mirror_abort(mirror);\n",
             'g_strdup_printf("x");\n',
             "g_string_append_printf(s);\n",
+            "g_error_free(error);\n",
             "self->ops->abort(self);\n",
             "ops.system(x);\n",
             "gboolean (*abort)(int);\n",
