@@ -25,9 +25,11 @@ struct VmrMirror {
 /* A mirror without a record. */
 VmrMirror *vmr_mirror_new(VmrHv *hv, virDomainPtr dom);
 
-/* Enter and leave a function: the former fails with BUSY if another thread is
- * inside one, or with INVALID_STATE if the mirrored snapshot has ended. */
+/* Enter a function. Errors: BUSY if another thread is inside one, INVALID_STATE
+ * if the mirrored snapshot has ended. */
 gboolean vmr_mirror_enter(VmrMirror *mirror, GError **error);
+
+/* Leave it again. */
 void vmr_mirror_leave(VmrMirror *mirror);
 
 /* Look at @spec, the domain and the files, and fill in the record; nothing is
