@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""A guest on real files, and the questions that a test asks about it."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import pathlib
+import xml.etree.ElementTree as ET
+
+import libvirt
+
+from virmirror import embed, testguest
+
+JOURNAL = "urn:virmirror:journal"
+_numbers = itertools.count(1)
+
+
+class Guest:
+    """``path1`` has its chains, ``path2`` is where they are to go.
+
+    Disk n has the chain ``common`` <- ``old.qcow2``, with ``n`` appended to the
+    stem from the second disk on.
+    """
+
+    def __init__(
+        self,
+        host: embed.Host,
+        folder: pathlib.Path,
+        *,
+        disks: int = 1,
+        paused: bool = False,
+        persistent: bool = True,
+        writes: bool = True,
+        layers: int = 2,
+        base_format: str = "qcow2",
+        data: int = 0,
+    ) -> None:
+        number = next(_numbers)
+        folder = folder / f"guest{number}"
+        self.path1, self.path2 = folder / "path1", folder / "path2"
+        self.path1.mkdir(parents=True)
+        self.path2.mkdir()
+        self.serial = folder / "serial"
+        self.layers = layers
+        self.tops = []
+        for n in range(disks):
+            names = [*(f"layer{i}" for i in range(layers - 1)), "old.qcow2"]
+            names[0] = "common" if layers > 1 else "old.qcow2"
+            chain = testguest.make_chain(
+                self.path1,
+                [_numbered(name, n) for name in names],
+                base_format=base_format,
+                data=data,
+            )
+            self.tops.append(chain[-1])
+        top_format = base_format if layers == 1 else "qcow2"
+        xml = testguest.domain_xml(f"guest{number}", self.tops, self.serial, disk_format=top_format)
+        self.dom = host.start(xml, paused=paused, persistent=persistent)
+        if writes and not paused:
+            testguest.wait_for_writes(self.serial, 20)
+
+    def end(self) -> None:
+        with contextlib.suppress(libvirt.libvirtError):  # it may have ended
+            self.dom.destroy()
+        with contextlib.suppress(libvirt.libvirtError):  # or be transient
+            self.dom.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA)
+
+    def wait_for_writes(self, more: int = 50) -> int:
+        return testguest.wait_for_writes(self.serial, more)
+
+    def check(self, *tops: pathlib.Path) -> None:
+        """Stop the guest; its disks, with these top layers, must be whole."""
+        if self.dom.isActive():
+            self.dom.destroy()
+        for drive, top in enumerate(tops or self.sources()):
+            writes = testguest.check(top, self.serial, layers=self.layers, drive=drive)
+            assert writes.reported > 20
+
+    def chain(self, target: str = "vda", *, inactive: bool = False) -> list[pathlib.Path]:
+        """The files of a disk, top first, as libvirt tells."""
+        flags = libvirt.VIR_DOMAIN_XML_INACTIVE if inactive else 0
+        disk = ET.fromstring(self.dom.XMLDesc(flags)).find(f".//disk/target[@dev='{target}']/..")
+        assert disk is not None
+        paths = []
+        layer: ET.Element | None = disk
+        while layer is not None and (source := layer.find("source")) is not None:
+            paths.append(pathlib.Path(source.get("file") or source.get("dev") or ""))
+            layer = layer.find("backingStore")
+        return paths
+
+    def sources(self) -> list[pathlib.Path]:
+        """The top layer of each disk, as libvirt tells."""
+        targets = ET.fromstring(self.dom.XMLDesc()).findall(".//disk/target")
+        return [self.chain(target.get("dev") or "")[0] for target in targets]
+
+    def has_journal(self) -> bool:
+        """Whether any trace of a journal is in the domain."""
+        inactive = self.dom.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+        return JOURNAL in self.dom.XMLDesc() or JOURNAL in inactive
+
+    def state(self) -> dict[str, object]:
+        """Everything that a call that failed must have left as it was."""
+        return {
+            "chain": [self.chain(f"vd{letter}") for letter, _ in zip("abcd", self.tops)],
+            "inactive": self.dom.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE),
+            "snapshots": self.dom.snapshotListNames(),
+            "journal": self.has_journal(),
+            "files": sorted(str(p) for d in (self.path1, self.path2) for p in d.rglob("*")),
+            "jobs": [self.dom.blockJobInfo(str(top)) for top in self.sources()],
+            "running": self.dom.state(),
+        }
+
+
+def _numbered(name: str, n: int) -> str:
+    if n == 0:
+        return name
+    path = pathlib.Path(name)
+    return f"{path.stem}{n + 1}{path.suffix}"
