@@ -7,8 +7,8 @@ import pathlib
 from collections.abc import Callable, Iterator
 
 import pytest
-from support.guest import Guest
 
+from support.guest import Guest
 from virmirror import embed
 
 

@@ -11,6 +11,7 @@ backing chain is still there.
 from __future__ import annotations
 
 import base64
+import itertools
 import os
 import pathlib
 import subprocess
@@ -91,7 +92,7 @@ def make_chain(
             file.truncate(size)
         _run("qemu-img", "convert", "-f", "raw", "-O", base_format, str(raw), str(paths[0]))
     below = base_format
-    for backing, path in zip(paths, paths[1:], strict=False):
+    for backing, path in itertools.pairwise(paths):
         _run(
             *("qemu-img", "create", "-q", "-f", "qcow2", "-o", "compat=1.1"),
             *("-b", backing.name, "-F", below, str(path)),

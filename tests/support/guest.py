@@ -102,7 +102,9 @@ class Guest:
     def state(self) -> dict[str, object]:
         """Everything that a call that failed must have left as it was."""
         return {
-            "chain": [self.chain(f"vd{letter}") for letter, _ in zip("abcd", self.tops)],
+            "chain": [
+                self.chain(f"vd{letter}") for letter, _ in zip("abcd", self.tops, strict=False)
+            ],
             "inactive": self.dom.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE),
             "snapshots": self.dom.snapshotListNames(),
             "journal": self.has_journal(),
