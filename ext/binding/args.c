@@ -82,8 +82,8 @@ capsule_pointer(PyObject *capsule, PyObject *object, const Kind *kind,
     }
     name = PyCapsule_GetName(capsule);
     if (!name || strcmp(name, kind->capsule_name) != 0) {
-        PyErr_Format(PyExc_TypeError, "expected a %s, which holds a %s, not a "
-                     "%s", kind->class_name, kind->capsule_name,
+        PyErr_Format(PyExc_TypeError, "expected a %s (%s), not a %s",
+                     kind->class_name, kind->capsule_name,
                      name ? name : "capsule without name");
         return NULL;
     }
@@ -130,8 +130,8 @@ int
 arg_domain(PyObject *object, void *into)
 {
     DomainArg *arg = into;
-    virDomainPtr pointer = find_pointer(object, &domain_kind, arg->state,
-                                        &arg->object);
+    virDomainPtr pointer =
+        find_pointer(object, &domain_kind, arg->state, &arg->object);
 
     if (!pointer)
         return 0;
@@ -221,8 +221,8 @@ arg_unsigned(PyObject *object, const char *what, gulong max, gulong *value)
     if (PyErr_Occurred() && !PyErr_ExceptionMatches(PyExc_OverflowError))
         return 0;
     if (PyErr_Occurred() || *value > max) {
-        PyErr_Format(PyExc_ValueError, "%s must be from 0 to %lu, not %S",
-                     what, max, number);
+        PyErr_Format(PyExc_ValueError, "%s must be from 0 to %lu, not %S", what,
+                     max, number);
         return 0;
     }
     return 1;

@@ -64,7 +64,6 @@ int arg_path(PyObject *object, void *into);
 int arg_path_or_none(PyObject *object, void *into);
 
 /* Append @disks, a diskspec or an iterable of them, to @spec; 1 or 0. */
-int arg_diskspecs(PyObject *disks, const ModuleState *state,
-                  VmrSnapSpec *spec);
+int arg_diskspecs(PyObject *disks, const ModuleState *state, VmrSnapSpec *spec);
 
 G_END_DECLS

@@ -48,8 +48,8 @@ errors_setup(PyObject *module)
     if (!errors)
         return -1;
     for (int code = 0; code < VMR_ERROR_LAST; code++) {
-        state->error_types[code] = PyObject_GetAttrString(errors,
-                                                          class_names[code]);
+        state->error_types[code] =
+            PyObject_GetAttrString(errors, class_names[code]);
         if (!state->error_types[code])
             return -1;
     }
@@ -71,9 +71,9 @@ text_to_python(const char *text)
 static PyObject *
 virt_error_to_tuple(const char *message, const VmrErrorDetail *detail)
 {
-    return Py_BuildValue("(iiNiNNNii)", detail->virt_code,
-                         detail->virt_domain, text_to_python(message),
-                         VIR_ERR_ERROR, text_to_python(detail->virt_str[0]),
+    return Py_BuildValue("(iiNiNNNii)", detail->virt_code, detail->virt_domain,
+                         text_to_python(message), VIR_ERR_ERROR,
+                         text_to_python(detail->virt_str[0]),
                          text_to_python(detail->virt_str[1]),
                          text_to_python(detail->virt_str[2]),
                          detail->virt_int[0], detail->virt_int[1]);

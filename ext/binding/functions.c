@@ -13,20 +13,21 @@
 #include "../core/snapshot.h"
 #include "../core/snapxml.h"
 
-PyDoc_STRVAR(snapshot_create_xml_doc,
-"snapshotCreateXML($module, /, dom, xml, flags=0)\n"
-"--\n\n"
-"Take a snapshot of a domain, mirrored where the XML says so.\n"
-"\n"
-"*dom* is a libvirt.virDomain; *xml* a <domainsnapshot>, in which each\n"
-"<disk> may have a <mirror>; *flags* are libvirt's\n"
-"VIR_DOMAIN_SNAPSHOT_CREATE_*, of which a mirrored snapshot takes\n"
-"DISK_ONLY, ATOMIC and VALIDATE (these three are implied), REUSE_EXT and\n"
-"QUIESCE.\n"
-"\n"
-"Returns the libvirt.virDomainSnapshot. XML without <mirror> is passed on to\n"
-"virDomainSnapshotCreateXML; with it see `MirrorSnapshot.create` for what is\n"
-"done and the errors that are raised.");
+PyDoc_STRVAR(
+    snapshot_create_xml_doc,
+    "snapshotCreateXML($module, /, dom, xml, flags=0)\n"
+    "--\n\n"
+    "Take a snapshot of a domain, mirrored where the XML says so.\n"
+    "\n"
+    "*dom* is a libvirt.virDomain; *xml* a <domainsnapshot>, in which each\n"
+    "<disk> may have a <mirror>; *flags* are libvirt's\n"
+    "VIR_DOMAIN_SNAPSHOT_CREATE_*, of which a mirrored snapshot takes\n"
+    "DISK_ONLY, ATOMIC and VALIDATE (these three are implied), REUSE_EXT and\n"
+    "QUIESCE.\n"
+    "\n"
+    "Returns the libvirt.virDomainSnapshot. XML without <mirror> is passed on to\n"
+    "virDomainSnapshotCreateXML; with it see `MirrorSnapshot.create` for what is\n"
+    "done and the errors that are raised.");
 
 static PyObject *
 function_snapshot_create_xml(PyObject *module, PyObject *args,
@@ -40,9 +41,8 @@ function_snapshot_create_xml(PyObject *module, PyObject *args,
     guint flags = 0;
     Call call;
 
-    if (!PyArg_ParseTupleAndKeywords(args, keywords,
-                                     "O&s|O&:snapshotCreateXML", names,
-                                     arg_domain, &dom, &xml, arg_flags,
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "O&s|O&:snapshotCreateXML",
+                                     names, arg_domain, &dom, &xml, arg_flags,
                                      &flags))
         return NULL;
     call_enter(&call, -1);
@@ -56,19 +56,20 @@ function_snapshot_create_xml(PyObject *module, PyObject *args,
     return PyObject_CallMethod(dom.object, "snapshotLookupByName", "s", name);
 }
 
-PyDoc_STRVAR(snapshot_delete_doc,
-"snapshotDelete($module, /, snap, flags=0)\n"
-"--\n\n"
-"Delete a snapshot; a mirrored one after the mirror was ended.\n"
-"\n"
-"*snap* is a libvirt.virDomainSnapshot. For a mirrored one *flags* must have\n"
-"either VIR_DOMAIN_SNAPSHOT_DELETE_MIRROR_PIVOT (go on with the mirrors) or\n"
-"VIR_DOMAIN_SNAPSHOT_DELETE_MIRROR_ABORT (go on with the primary files).\n"
-"\n"
-"Returns 0. Any other snapshot is passed on to virDomainSnapshotDelete; see\n"
-"`MirrorSnapshot.pivot` and `MirrorSnapshot.abort` for the errors. SpecError\n"
-"(VIR_ERR_INVALID_ARG): flags that exclude each other; StateError\n"
-"(VIR_ERR_OPERATION_INVALID): no mirror flag, or one without a mirror.");
+PyDoc_STRVAR(
+    snapshot_delete_doc,
+    "snapshotDelete($module, /, snap, flags=0)\n"
+    "--\n\n"
+    "Delete a snapshot; a mirrored one after the mirror was ended.\n"
+    "\n"
+    "*snap* is a libvirt.virDomainSnapshot. For a mirrored one *flags* must have\n"
+    "either VIR_DOMAIN_SNAPSHOT_DELETE_MIRROR_PIVOT (go on with the mirrors) or\n"
+    "VIR_DOMAIN_SNAPSHOT_DELETE_MIRROR_ABORT (go on with the primary files).\n"
+    "\n"
+    "Returns 0. Any other snapshot is passed on to virDomainSnapshotDelete; see\n"
+    "`MirrorSnapshot.pivot` and `MirrorSnapshot.abort` for the errors. SpecError\n"
+    "(VIR_ERR_INVALID_ARG): flags that exclude each other; StateError\n"
+    "(VIR_ERR_OPERATION_INVALID): no mirror flag, or one without a mirror.");
 
 static PyObject *
 function_snapshot_delete(PyObject *module, PyObject *args, PyObject *keywords)
@@ -94,13 +95,14 @@ function_snapshot_delete(PyObject *module, PyObject *args, PyObject *keywords)
     return PyLong_FromLong(0);
 }
 
-PyDoc_STRVAR(snapshot_get_xml_desc_doc,
-"snapshotGetXMLDesc($module, /, snap, flags=0)\n"
-"--\n\n"
-"The XML of a snapshot, with its <mirror> elements while it is mirrored.\n"
-"\n"
-"*snap* is a libvirt.virDomainSnapshot; *flags* must be 0. Raises\n"
-"MirrorError. Calls virDomainSnapshotGetXMLDesc.");
+PyDoc_STRVAR(
+    snapshot_get_xml_desc_doc,
+    "snapshotGetXMLDesc($module, /, snap, flags=0)\n"
+    "--\n\n"
+    "The XML of a snapshot, with its <mirror> elements while it is mirrored.\n"
+    "\n"
+    "*snap* is a libvirt.virDomainSnapshot; *flags* must be 0. Raises\n"
+    "MirrorError. Calls virDomainSnapshotGetXMLDesc.");
 
 static PyObject *
 function_snapshot_get_xml_desc(PyObject *module, PyObject *args,
@@ -113,14 +115,15 @@ function_snapshot_get_xml_desc(PyObject *module, PyObject *args,
     guint flags = 0;
     Call call;
 
-    if (!PyArg_ParseTupleAndKeywords(args, keywords,
-                                     "O&|O&:snapshotGetXMLDesc", names,
-                                     arg_snapshot, &snap, arg_flags, &flags))
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "O&|O&:snapshotGetXMLDesc",
+                                     names, arg_snapshot, &snap, arg_flags,
+                                     &flags))
         return NULL;
     if (flags != 0) {
         errors_raise_code(state, VMR_ERROR_NOT_SUPPORTED,
                           "flags 0x%x are not supported here: call "
-                          "getXMLDesc() of the snapshot with them", flags);
+                          "getXMLDesc() of the snapshot with them",
+                          flags);
         return NULL;
     }
     call_enter(&call, -1);
@@ -131,14 +134,15 @@ function_snapshot_get_xml_desc(PyObject *module, PyObject *args,
     return PyUnicode_FromString(xml);
 }
 
-PyDoc_STRVAR(adopt_doc,
-"adopt($module, /, dom, name=None)\n"
-"--\n\n"
-"The `MirrorSnapshot` that is in progress on a domain, whoever began it.\n"
-"\n"
-"*dom* is a libvirt.virDomain; *name*, where given, must be the snapshot's.\n"
-"Raises NotFoundError (VIR_ERR_OPERATION_INVALID), JournalError,\n"
-"StateError, MirrorError. Calls virDomainGetMetadata.");
+PyDoc_STRVAR(
+    adopt_doc,
+    "adopt($module, /, dom, name=None)\n"
+    "--\n\n"
+    "The `MirrorSnapshot` that is in progress on a domain, whoever began it.\n"
+    "\n"
+    "*dom* is a libvirt.virDomain; *name*, where given, must be the snapshot's.\n"
+    "Raises NotFoundError (VIR_ERR_OPERATION_INVALID), JournalError,\n"
+    "StateError, MirrorError. Calls virDomainGetMetadata.");
 
 static PyObject *
 function_adopt(PyObject *module, PyObject *args, PyObject *keywords)
@@ -169,22 +173,23 @@ paths_to_list(char **paths)
     return g_steal_pointer(&list);
 }
 
-PyDoc_STRVAR(prepare_chain_doc,
-"prepare_chain($module, /, dom, disk, folder, *, timeout=60.0)\n"
-"--\n\n"
-"Make the skeleton of a disk's backing chain in another folder.\n"
-"\n"
-"For each layer of the chain in use an image of its name, format and virtual\n"
-"size is made in *folder* (str or os.PathLike), mode 0600, with relative\n"
-"backing names and no data: what libvirt wants to find when a mirror\n"
-"starts, and where the layers are copied to, in place. An image that is\n"
-"there already is kept if it fits.\n"
-"\n"
-"*dom* is a libvirt.virDomain that runs; *disk* the target ('vda') or the\n"
-"path of the source; *timeout*: seconds, or None. Returns the paths, top\n"
-"first. Raises NotFoundError, StateError, SpecError, ExistsError, ImageError,\n"
-"NotSupportedError, StorageError, MirrorTimeoutError. Calls\n"
-"virDomainGetXMLDesc, and qemu-img.");
+PyDoc_STRVAR(
+    prepare_chain_doc,
+    "prepare_chain($module, /, dom, disk, folder, *, timeout=60.0)\n"
+    "--\n\n"
+    "Make the skeleton of a disk's backing chain in another folder.\n"
+    "\n"
+    "For each layer of the chain in use an image of its name, format and virtual\n"
+    "size is made in *folder* (str or os.PathLike), mode 0600, with relative\n"
+    "backing names and no data: what libvirt wants to find when a mirror\n"
+    "starts, and where the layers are copied to, in place. An image that is\n"
+    "there already is kept if it fits.\n"
+    "\n"
+    "*dom* is a libvirt.virDomain that runs; *disk* the target ('vda') or the\n"
+    "path of the source; *timeout*: seconds, or None. Returns the paths, top\n"
+    "first. Raises NotFoundError, StateError, SpecError, ExistsError, ImageError,\n"
+    "NotSupportedError, StorageError, MirrorTimeoutError. Calls\n"
+    "virDomainGetXMLDesc, and qemu-img.");
 
 static PyObject *
 function_prepare_chain(PyObject *module, PyObject *args, PyObject *keywords)
@@ -198,39 +203,39 @@ function_prepare_chain(PyObject *module, PyObject *args, PyObject *keywords)
     double timeout = 60.0;
     Call call;
 
-    if (!PyArg_ParseTupleAndKeywords(args, keywords,
-                                     "O&sO&|$O&:prepare_chain", names,
-                                     arg_domain, &dom, &disk, arg_path,
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "O&sO&|$O&:prepare_chain",
+                                     names, arg_domain, &dom, &disk, arg_path,
                                      &folder, arg_timeout, &timeout))
         return NULL;
     call_enter(&call, timeout);
-    paths = vmr_prepare_chain(dom.domain, disk, folder, &call.wait,
-                              &call.error);
+    paths =
+        vmr_prepare_chain(dom.domain, disk, folder, &call.wait, &call.error);
     if (call_leave(&call, state) < 0)
         return NULL;
     return paths_to_list(paths);
 }
 
-PyDoc_STRVAR(block_pull_doc,
-"block_pull($module, /, dom, disk, base=None, *, bandwidth=0, wait=True,\n"
-"           timeout=None)\n"
-"--\n\n"
-"Shorten a disk's backing chain by pulling layers into its top.\n"
-"\n"
-"What lies between the top and *base* (a path of the chain, str or\n"
-"os.PathLike; None: all layers) is pulled, at most *bandwidth* bytes per\n"
-"second (0: no limit); backing names stay relative. With *wait* false the\n"
-"job is started only.\n"
-"\n"
-"*dom* is a libvirt.virDomain that runs; *disk* the target ('vda') or the\n"
-"path of the source; *timeout*: seconds, or None; the job goes on after it.\n"
-"Raises NotFoundError, BusyError, JobFailedError, MirrorTimeoutError,\n"
-"MirrorError. Calls virDomainBlockRebase.");
+PyDoc_STRVAR(
+    block_pull_doc,
+    "block_pull($module, /, dom, disk, base=None, *, bandwidth=0, wait=True,\n"
+    "           timeout=None)\n"
+    "--\n\n"
+    "Shorten a disk's backing chain by pulling layers into its top.\n"
+    "\n"
+    "What lies between the top and *base* (a path of the chain, str or\n"
+    "os.PathLike; None: all layers) is pulled, at most *bandwidth* bytes per\n"
+    "second (0: no limit); backing names stay relative. With *wait* false the\n"
+    "job is started only.\n"
+    "\n"
+    "*dom* is a libvirt.virDomain that runs; *disk* the target ('vda') or the\n"
+    "path of the source; *timeout*: seconds, or None; the job goes on after it.\n"
+    "Raises NotFoundError, BusyError, JobFailedError, MirrorTimeoutError,\n"
+    "MirrorError. Calls virDomainBlockRebase.");
 
 static PyObject *
 function_block_pull(PyObject *module, PyObject *args, PyObject *keywords)
 {
-    static char *names[] = {"dom", "disk", "base", "bandwidth",
+    static char *names[] = {"dom",  "disk",    "base", "bandwidth",
                             "wait", "timeout", NULL};
     const ModuleState *state = module_get_state(module);
     g_auto(DomainArg) dom = {.state = state};
@@ -241,11 +246,10 @@ function_block_pull(PyObject *module, PyObject *args, PyObject *keywords)
     double timeout = -1;
     Call call;
 
-    if (!PyArg_ParseTupleAndKeywords(args, keywords,
-                                     "O&s|O&$O&pO&:block_pull", names,
-                                     arg_domain, &dom, &disk, arg_path_or_none,
-                                     &base, arg_bandwidth, &bandwidth, &wait,
-                                     arg_timeout, &timeout))
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "O&s|O&$O&pO&:block_pull",
+                                     names, arg_domain, &dom, &disk,
+                                     arg_path_or_none, &base, arg_bandwidth,
+                                     &bandwidth, &wait, arg_timeout, &timeout))
         return NULL;
     call_enter(&call, timeout);
     vmr_collapse_pull(dom.domain, disk, base, bandwidth, !wait, &call.wait,
@@ -274,14 +278,15 @@ check_spec(const ModuleState *state, const VmrSnapSpec *spec)
     return -1;
 }
 
-PyDoc_STRVAR(snapshot_xml_doc,
-"snapshot_xml($module, /, name=None, description=None, disks=())\n"
-"--\n\n"
-"The <domainsnapshot> XML for diskspecs, as `snapshotCreateXML` takes it.\n"
-"\n"
-"*disks* is a diskspec or an iterable of them:\n"
-"``disk[,snapshot=type][,driver=type][,file=name][,mirror=name]``, a comma\n"
-"within a name doubled. Raises SpecError.");
+PyDoc_STRVAR(
+    snapshot_xml_doc,
+    "snapshot_xml($module, /, name=None, description=None, disks=())\n"
+    "--\n\n"
+    "The <domainsnapshot> XML for diskspecs, as `snapshotCreateXML` takes it.\n"
+    "\n"
+    "*disks* is a diskspec or an iterable of them:\n"
+    "``disk[,snapshot=type][,driver=type][,file=name][,mirror=name]``, a comma\n"
+    "within a name doubled. Raises SpecError.");
 
 static PyObject *
 function_snapshot_xml(PyObject *module, PyObject *args, PyObject *keywords)
@@ -294,8 +299,8 @@ function_snapshot_xml(PyObject *module, PyObject *args, PyObject *keywords)
     const char *description = NULL;
     PyObject *disks = NULL;
 
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "|zzO:snapshot_xml",
-                                     names, &name, &description, &disks))
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "|zzO:snapshot_xml", names,
+                                     &name, &description, &disks))
         return NULL;
     spec = vmr_snapspec_new(name, description);
     if (disks && !arg_diskspecs(disks, state, spec))
@@ -306,16 +311,17 @@ function_snapshot_xml(PyObject *module, PyObject *args, PyObject *keywords)
     return PyUnicode_FromString(xml);
 }
 
-PyDoc_STRVAR(start_event_loop_doc,
-"start_event_loop($module, /)\n"
-"--\n\n"
-"Run libvirt's default event loop in a thread of this process.\n"
-"\n"
-"For programs that have no event loop of their own; with one, waits end at\n"
-"once instead of at the next poll. Call it before the first connection is\n"
-"opened; calling it again does nothing. Importing virmirror does not do it.\n"
-"Raises MirrorError, StorageError. Calls virEventRegisterDefaultImpl and\n"
-"virEventRunDefaultImpl.");
+PyDoc_STRVAR(
+    start_event_loop_doc,
+    "start_event_loop($module, /)\n"
+    "--\n\n"
+    "Run libvirt's default event loop in a thread of this process.\n"
+    "\n"
+    "For programs that have no event loop of their own; with one, waits end at\n"
+    "once instead of at the next poll. Call it before the first connection is\n"
+    "opened; calling it again does nothing. Importing virmirror does not do it.\n"
+    "Raises MirrorError, StorageError. Calls virEventRegisterDefaultImpl and\n"
+    "virEventRunDefaultImpl.");
 
 static PyObject *
 function_start_event_loop(PyObject *module, PyObject *unused)
@@ -330,9 +336,11 @@ function_start_event_loop(PyObject *module, PyObject *unused)
     Py_RETURN_NONE;
 }
 
-#define FUNCTION(name, function, doc) \
-    {name, (PyCFunction)(void (*)(void))(function), \
-     METH_VARARGS | METH_KEYWORDS, doc}
+#define FUNCTION(name, function, doc)                  \
+    {                                                  \
+        name, (PyCFunction)(void (*)(void))(function), \
+            METH_VARARGS | METH_KEYWORDS, doc          \
+    }
 
 PyMethodDef functions_table[] = {
     FUNCTION("snapshotCreateXML", function_snapshot_create_xml,

@@ -7,92 +7,99 @@
 
 #include "module.h"
 
-PyDoc_STRVAR(snapshot_create_doc,
-"create($type, /, dom, name, disks, *, description=None,\n"
-"       reuse_external=False, quiesce=False, timeout=60.0)\n"
-"--\n\n"
-"Take a mirrored snapshot of a running domain: all of the disks or none.\n"
-"\n"
-"*dom* is a libvirt.virDomain; *name* the snapshot's; *disks* a diskspec\n"
-"(``vda,file=/path1/old.migrate,mirror=/path2/new.qcow2``) or an iterable of\n"
-"them. With *reuse_external* both files exist and are checked; without it\n"
-"they are created. *quiesce* freezes the guest's file systems, which takes\n"
-"its agent. *timeout*: seconds for all of it, or None.\n"
-"\n"
-"When a later step fails, or Ctrl-C is pressed, everything is as it was\n"
-"before; if not, the error's *partial* is true and its text says what is\n"
-"left.\n"
-"\n"
-"Raises SpecError, StateError, NotFoundError, ExistsError, BusyError,\n"
-"NotSupportedError, ImageError, StorageError, MirrorTimeoutError, and\n"
-"MirrorError with libvirt's own code. Calls virDomainSnapshotCreateXML and\n"
-"virDomainBlockCopy.");
+PyDoc_STRVAR(
+    snapshot_create_doc,
+    "create($type, /, dom, name, disks, *, description=None,\n"
+    "       reuse_external=False, quiesce=False, timeout=60.0)\n"
+    "--\n\n"
+    "Take a mirrored snapshot of a running domain: all of the disks or none.\n"
+    "\n"
+    "*dom* is a libvirt.virDomain; *name* the snapshot's; *disks* a diskspec\n"
+    "(``vda,file=/path1/old.migrate,mirror=/path2/new.qcow2``) or an iterable of\n"
+    "them. With *reuse_external* both files exist and are checked; without it\n"
+    "they are created. *quiesce* freezes the guest's file systems, which takes\n"
+    "its agent. *timeout*: seconds for all of it, or None.\n"
+    "\n"
+    "When a later step fails, or Ctrl-C is pressed, everything is as it was\n"
+    "before; if not, the error's *partial* is true and its text says what is\n"
+    "left.\n"
+    "\n"
+    "Raises SpecError, StateError, NotFoundError, ExistsError, BusyError,\n"
+    "NotSupportedError, ImageError, StorageError, MirrorTimeoutError, and\n"
+    "MirrorError with libvirt's own code. Calls virDomainSnapshotCreateXML and\n"
+    "virDomainBlockCopy.");
 
-PyDoc_STRVAR(snapshot_wait_ready_doc,
-"wait_ready($self, /, timeout=None)\n"
-"--\n\n"
-"Wait until all disks are ready to be pivoted.\n"
-"\n"
-"*timeout*: seconds, or None. Raises JobFailedError, which names the disk,\n"
-"MirrorTimeoutError, DivergedError, StateError, BusyError.");
+PyDoc_STRVAR(
+    snapshot_wait_ready_doc,
+    "wait_ready($self, /, timeout=None)\n"
+    "--\n\n"
+    "Wait until all disks are ready to be pivoted.\n"
+    "\n"
+    "*timeout*: seconds, or None. Raises JobFailedError, which names the disk,\n"
+    "MirrorTimeoutError, DivergedError, StateError, BusyError.");
 
-PyDoc_STRVAR(snapshot_pivot_doc,
-"pivot($self, /, timeout=None)\n"
-"--\n\n"
-"Let the guest go on with the mirrors, and prove that it does.\n"
-"\n"
-"libvirt's record of the snapshot is removed afterwards. Over several disks\n"
-"this is not atomic: after a failure `disks` tells which ones are on the\n"
-"mirror, and another `pivot` or an `abort` goes on with the rest.\n"
-"\n"
-"*timeout*: seconds, or None. Raises NotReadyError, which names the disk,\n"
-"ImageError, DivergedError, JobFailedError, StateError, BusyError,\n"
-"MirrorTimeoutError. Calls virDomainBlockJobAbort with its PIVOT flag.");
+PyDoc_STRVAR(
+    snapshot_pivot_doc,
+    "pivot($self, /, timeout=None)\n"
+    "--\n\n"
+    "Let the guest go on with the mirrors, and prove that it does.\n"
+    "\n"
+    "libvirt's record of the snapshot is removed afterwards. Over several disks\n"
+    "this is not atomic: after a failure `disks` tells which ones are on the\n"
+    "mirror, and another `pivot` or an `abort` goes on with the rest.\n"
+    "\n"
+    "*timeout*: seconds, or None. Raises NotReadyError, which names the disk,\n"
+    "ImageError, DivergedError, JobFailedError, StateError, BusyError,\n"
+    "MirrorTimeoutError. Calls virDomainBlockJobAbort with its PIVOT flag.");
 
-PyDoc_STRVAR(snapshot_abort_doc,
-"abort($self, /, timeout=30.0)\n"
-"--\n\n"
-"Drop the mirrors, and prove that the guest goes on with the overlays.\n"
-"\n"
-"Mirror files that were created by `create` are removed; the overlays stay\n"
-"in use. Disks that were pivoted before stay so. Nothing happens if the\n"
-"snapshot was pivoted or aborted already.\n"
-"\n"
-"*timeout*: seconds, or None. Raises DivergedError, StateError, BusyError,\n"
-"MirrorTimeoutError. Calls virDomainBlockJobAbort.");
+PyDoc_STRVAR(
+    snapshot_abort_doc,
+    "abort($self, /, timeout=30.0)\n"
+    "--\n\n"
+    "Drop the mirrors, and prove that the guest goes on with the overlays.\n"
+    "\n"
+    "Mirror files that were created by `create` are removed; the overlays stay\n"
+    "in use. Disks that were pivoted before stay so. Nothing happens if the\n"
+    "snapshot was pivoted or aborted already.\n"
+    "\n"
+    "*timeout*: seconds, or None. Raises DivergedError, StateError, BusyError,\n"
+    "MirrorTimeoutError. Calls virDomainBlockJobAbort.");
 
-PyDoc_STRVAR(snapshot_progress_doc,
-"progress($self, /)\n"
-"--\n\n"
-"How far the copy of each disk is: a tuple of `DiskProgress`.\n"
-"\n"
-"Raises StateError, BusyError, MirrorError. Calls virDomainGetBlockJobInfo.");
+PyDoc_STRVAR(
+    snapshot_progress_doc,
+    "progress($self, /)\n"
+    "--\n\n"
+    "How far the copy of each disk is: a tuple of `DiskProgress`.\n"
+    "\n"
+    "Raises StateError, BusyError, MirrorError. Calls virDomainGetBlockJobInfo.");
 
-PyDoc_STRVAR(snapshot_detach_doc,
-"detach($self, /)\n"
-"--\n\n"
-"Give the object up without ending the mirrored snapshot, which goes on.\n"
-"\n"
-"`adopt` makes another object of it, in this process or another one.\n"
-"Raises BusyError.");
+PyDoc_STRVAR(
+    snapshot_detach_doc,
+    "detach($self, /)\n"
+    "--\n\n"
+    "Give the object up without ending the mirrored snapshot, which goes on.\n"
+    "\n"
+    "`adopt` makes another object of it, in this process or another one.\n"
+    "Raises BusyError.");
 
-PyDoc_STRVAR(snapshot_enter_doc,
-"__enter__($self, /)\n"
-"--\n\n"
-"The object itself.");
+PyDoc_STRVAR(snapshot_enter_doc, "__enter__($self, /)\n"
+                                 "--\n\n"
+                                 "The object itself.");
 
-PyDoc_STRVAR(snapshot_exit_doc,
-"__exit__($self, exc_type, exc_value, traceback, /)\n"
-"--\n\n"
-"Abort, unless the snapshot was pivoted, aborted or detached.\n"
-"\n"
-"An exception goes on in any case. An abort that fails within 30 seconds is\n"
-"its context then and is told in a note; without an exception it is raised.");
+PyDoc_STRVAR(
+    snapshot_exit_doc,
+    "__exit__($self, exc_type, exc_value, traceback, /)\n"
+    "--\n\n"
+    "Abort, unless the snapshot was pivoted, aborted or detached.\n"
+    "\n"
+    "An exception goes on in any case. An abort that fails within 30 seconds is\n"
+    "its context then and is told in a note; without an exception it is raised.");
 
-PyDoc_STRVAR(snapshot_doc,
-"A mirrored snapshot of a running domain.\n"
-"\n"
-"Made by `MirrorSnapshot.create` or `adopt`. Used in a ``with`` statement it\n"
-"is aborted at the end, by an exception or not, unless it was pivoted,\n"
-"aborted or detached before. One thread at a time may call its methods, the\n"
-"others get BusyError; the attributes can be read at any time.");
+PyDoc_STRVAR(
+    snapshot_doc,
+    "A mirrored snapshot of a running domain.\n"
+    "\n"
+    "Made by `MirrorSnapshot.create` or `adopt`. Used in a ``with`` statement it\n"
+    "is aborted at the end, by an exception or not, unless it was pivoted,\n"
+    "aborted or detached before. One thread at a time may call its methods, the\n"
+    "others get BusyError; the attributes can be read at any time.");

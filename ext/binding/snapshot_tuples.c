@@ -110,8 +110,8 @@ tuples_from_progress(const ModuleState *state, const GArray *figures)
     if (!all)
         return NULL;
     for (guint i = 0; i < figures->len; i++) {
-        PyObject *item = progress_to_python(
-            state, &g_array_index(figures, VmrProgress, i));
+        PyObject *item =
+            progress_to_python(state, &g_array_index(figures, VmrProgress, i));
 
         if (!item || PyTuple_SetItem(all, i, item) < 0)
             return NULL;

@@ -17,7 +17,6 @@ int tuples_setup_types(PyObject *module);
 PyObject *tuples_from_disks(const ModuleState *state, const GPtrArray *disks);
 
 /* @figures (of VmrProgress) as a tuple of DiskProgress; NULL: exception. */
-PyObject *tuples_from_progress(const ModuleState *state,
-                               const GArray *figures);
+PyObject *tuples_from_progress(const ModuleState *state, const GArray *figures);
 
 G_END_DECLS

@@ -10,18 +10,19 @@
 #include "../core/mirror.h"
 
 #define CREATE_TIMEOUT 60.0 /* seconds; the docstrings say the same */
-#define ABORT_TIMEOUT 30.0
+#define ABORT_TIMEOUT  30.0
 
 /* While a call runs without the GIL the engine's record changes; so everyone
  * reads the copies here, which are as of the end of the last call. */
 typedef struct {
     PyObject_HEAD
-    VmrMirror *mirror;  /* NULL once detached or finalized */
-    PyObject *domain;   /* as the caller gave it */
-    PyObject *name;     /* str */
-    PyObject *disks;    /* tuple of MirrorDisk */
+    VmrMirror *mirror; /* NULL once detached or finalized */
+    PyObject *domain;  /* as the caller gave it */
+    PyObject *name;    /* str */
+    PyObject *disks;   /* tuple of MirrorDisk */
+    char *summary;     /* of disks: "vda mirroring, vdb pivoted" */
     VmrState state;
-    gboolean busy;      /* a call runs; guarded by the GIL */
+    gboolean busy;     /* a call runs; guarded by the GIL */
     PyObject *weakrefs;
 } SnapshotObject;
 
@@ -42,6 +43,21 @@ snapshot_alloc(const ModuleState *state, PyObject *domain)
     return self;
 }
 
+/* The disks of @record and their states, for people; owned. */
+static char *
+summarize_disks(const VmrRecord *record)
+{
+    GString *text = g_string_new(NULL);
+
+    for (guint i = 0; i < record->disks->len; i++) {
+        const VmrDisk *disk = g_ptr_array_index(record->disks, i);
+
+        g_string_append_printf(text, "%s%s %s", i > 0 ? ", " : "", disk->target,
+                               vmr_disk_state_name(disk->state));
+    }
+    return g_string_free(text, FALSE);
+}
+
 /* Copy what the engine knows after a call; 0, or -1 with an exception. */
 static int
 snapshot_refresh(SnapshotObject *self)
@@ -51,6 +67,8 @@ snapshot_refresh(SnapshotObject *self)
     PyObject *old;
 
     self->state = record->state;
+    g_free(self->summary);
+    self->summary = summarize_disks(record);
     if (!self->name) {
         self->name = PyUnicode_FromString(record->snapshot);
         if (!self->name)
@@ -131,20 +149,21 @@ snapshot_run(SnapshotObject *self, Step step, double timeout)
     return snapshot_finish(self, result);
 }
 
-/* Tell in a note of @exception in which state @self is left. */
+/* Tell in a note of @exception in which state @self is left, and that it could
+ * not be aborted because of @failure (may be NULL). */
 static void
-snapshot_add_note(SnapshotObject *self, PyObject *exception,
-                  PyObject *abort_error)
+snapshot_add_note(SnapshotObject *self, PyObject *exception, PyObject *failure)
 {
+    g_autoptr(PyObject) why =
+        failure ? PyUnicode_FromFormat(", its abort failed: %S", failure)
+                : PyUnicode_FromString("");
     g_autoptr(PyObject) note = NULL;
     g_autoptr(PyObject) done = NULL;
 
-    note = abort_error
-               ? PyUnicode_FromFormat("mirrored snapshot '%U' could not be "
-                                      "aborted and is left %s: %S", self->name,
-                                      vmr_state_name(self->state), abort_error)
-               : PyUnicode_FromFormat("mirrored snapshot '%U' is left %s",
-                                      self->name, vmr_state_name(self->state));
+    if (why)
+        note = PyUnicode_FromFormat(
+            "mirrored snapshot '%U' is left in state '%s' (%s)%U", self->name,
+            vmr_state_name(self->state), self->summary, why);
     if (note)
         done = PyObject_CallMethod(exception, "add_note", "O", note);
     if (!done)
@@ -158,8 +177,8 @@ snapshot_add_note(SnapshotObject *self, PyObject *exception,
 static int
 snapshot_abandon(SnapshotObject *self, PyObject *original)
 {
-    g_autoptr(PyObject) result = snapshot_run(self, vmr_mirror_abort,
-                                              ABORT_TIMEOUT);
+    g_autoptr(PyObject) result =
+        snapshot_run(self, vmr_mirror_abort, ABORT_TIMEOUT);
     g_autoptr(PyObject) failure = NULL;
 
     if (result)
@@ -201,8 +220,9 @@ snapshot_begin(SnapshotObject *self, VmrMirror *mirror, gboolean created)
 static PyObject *
 snapshot_create(PyObject *type, PyObject *args, PyObject *keywords)
 {
-    static char *names[] = {"dom", "name", "disks", "description",
-                            "reuse_external", "quiesce", "timeout", NULL};
+    static char *names[] = {
+        "dom",     "name",    "disks", "description", "reuse_external",
+        "quiesce", "timeout", NULL};
     const ModuleState *state = PyType_GetModuleState((PyTypeObject *)type);
     g_auto(DomainArg) dom = {.state = state};
     g_autoptr(VmrSnapSpec) spec = NULL;
@@ -238,8 +258,7 @@ snapshot_create(PyObject *type, PyObject *args, PyObject *keywords)
 }
 
 PyObject *
-snapshot_adopt(const ModuleState *state, const DomainArg *dom,
-               const char *name)
+snapshot_adopt(const ModuleState *state, const DomainArg *dom, const char *name)
 {
     g_autoptr(PyObject) self = (PyObject *)snapshot_alloc(state, dom->given);
     VmrMirror *mirror;
@@ -272,8 +291,7 @@ snapshot_wait_ready(PyObject *self, PyObject *args, PyObject *keywords)
 
     if (!parse_timeout(args, keywords, "|O&:wait_ready", &timeout))
         return NULL;
-    return snapshot_run((SnapshotObject *)self, vmr_mirror_wait_ready,
-                        timeout);
+    return snapshot_run((SnapshotObject *)self, vmr_mirror_wait_ready, timeout);
 }
 
 static PyObject *
@@ -333,14 +351,14 @@ snapshot_detach(PyObject *object, PyObject *unused)
 }
 
 static PyObject *
-snapshot_enter_context(PyObject *self, PyObject *unused)
+snapshot_context_enter(PyObject *self, PyObject *unused)
 {
     (void)unused;
     return Py_NewRef(self);
 }
 
 static PyObject *
-snapshot_exit_context(PyObject *object, PyObject *args)
+snapshot_context_exit(PyObject *object, PyObject *args)
 {
     SnapshotObject *self = (SnapshotObject *)object;
     PyObject *original;
@@ -440,10 +458,10 @@ snapshot_repr(PyObject *object)
 
     if (!self->name)
         return PyUnicode_FromString("<MirrorSnapshot, finalized>");
-    return PyUnicode_FromFormat("<MirrorSnapshot %R, %s%s, disks %R>",
-                                self->name, vmr_state_name(self->state),
+    return PyUnicode_FromFormat("<MirrorSnapshot %R, %s%s: %s>", self->name,
+                                vmr_state_name(self->state),
                                 self->mirror ? "" : ", detached",
-                                self->disks);
+                                self->summary);
 }
 
 static int
@@ -466,6 +484,7 @@ snapshot_clear(PyObject *object)
     Py_CLEAR(self->domain);
     Py_CLEAR(self->name);
     Py_CLEAR(self->disks);
+    g_clear_pointer(&self->summary, g_free);
     return 0;
 }
 
@@ -483,7 +502,8 @@ snapshot_finalize(PyObject *object)
         PyErr_ResourceWarning(object, 1,
                               "mirrored snapshot '%U' goes on, but its object "
                               "was neither pivoted, aborted nor detached; "
-                              "adopt() finds it", self->name) < 0)
+                              "adopt() finds it",
+                              self->name) < 0)
         PyErr_WriteUnraisable(object);
     g_clear_pointer(&self->mirror, vmr_mirror_free);
     snapshot_clear(object);
@@ -502,19 +522,20 @@ static PyMethodDef snapshot_methods[] = {
     {"abort", (PyCFunction)(void (*)(void))snapshot_abort,
      METH_VARARGS | METH_KEYWORDS, snapshot_abort_doc},
     {"detach", snapshot_detach, METH_NOARGS, snapshot_detach_doc},
-    {"__enter__", snapshot_enter_context, METH_NOARGS, snapshot_enter_doc},
-    {"__exit__", snapshot_exit_context, METH_VARARGS, snapshot_exit_doc},
+    {"__enter__", snapshot_context_enter, METH_NOARGS, snapshot_enter_doc},
+    {"__exit__", snapshot_context_exit, METH_VARARGS, snapshot_exit_doc},
     {"__reduce__", snapshot_reduce, METH_NOARGS,
      PyDoc_STR("Refuse to be pickled or copied.")},
     {NULL, NULL, 0, NULL},
 };
 
 static PyGetSetDef snapshot_getset[] = {
-    {"name", snapshot_get_name, NULL,
-     PyDoc_STR("The snapshot's name: str."), NULL},
+    {"name", snapshot_get_name, NULL, PyDoc_STR("The snapshot's name: str."),
+     NULL},
     {"state", snapshot_get_state, NULL,
      PyDoc_STR("'creating', 'mirroring', 'pivoting', 'aborting' or 'done', as "
-               "of the last call."), NULL},
+               "of the last call."),
+     NULL},
     {"disks", snapshot_get_disks, NULL,
      PyDoc_STR("The disks as of the last call: a tuple of `MirrorDisk`."),
      NULL},
@@ -523,7 +544,8 @@ static PyGetSetDef snapshot_getset[] = {
     {"snapshot", snapshot_get_snapshot, NULL,
      PyDoc_STR("libvirt's record of the snapshot: a new "
                "libvirt.virDomainSnapshot,\nwhile there is one. Calls "
-               "virDomainSnapshotLookupByName."), NULL},
+               "virDomainSnapshotLookupByName."),
+     NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
@@ -534,23 +556,17 @@ static PyMemberDef snapshot_members[] = {
 };
 
 static PyType_Slot snapshot_slots[] = {
-    {Py_tp_doc, (void *)snapshot_doc},
-    {Py_tp_new, snapshot_new},
-    {Py_tp_repr, snapshot_repr},
-    {Py_tp_traverse, snapshot_traverse},
-    {Py_tp_clear, snapshot_clear},
-    {Py_tp_finalize, snapshot_finalize},
-    {Py_tp_methods, snapshot_methods},
-    {Py_tp_getset, snapshot_getset},
-    {Py_tp_members, snapshot_members},
-    {0, NULL},
+    {Py_tp_doc, (void *)snapshot_doc}, {Py_tp_new, snapshot_new},
+    {Py_tp_repr, snapshot_repr},       {Py_tp_traverse, snapshot_traverse},
+    {Py_tp_clear, snapshot_clear},     {Py_tp_finalize, snapshot_finalize},
+    {Py_tp_methods, snapshot_methods}, {Py_tp_getset, snapshot_getset},
+    {Py_tp_members, snapshot_members}, {0, NULL},
 };
 
 static PyType_Spec snapshot_spec = {
     .name = "virmirror.MirrorSnapshot",
     .basicsize = sizeof(SnapshotObject),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC |
-             Py_TPFLAGS_IMMUTABLETYPE,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = snapshot_slots,
 };
 
@@ -561,8 +577,8 @@ snapshot_setup_types(PyObject *module)
 
     if (tuples_setup_types(module) < 0)
         return -1;
-    state->snapshot_type = (PyTypeObject *)PyType_FromModuleAndSpec(
-        module, &snapshot_spec, NULL);
+    state->snapshot_type =
+        (PyTypeObject *)PyType_FromModuleAndSpec(module, &snapshot_spec, NULL);
     if (!state->snapshot_type)
         return -1;
     return PyModule_AddType(module, state->snapshot_type);
