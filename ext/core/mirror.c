@@ -162,6 +162,7 @@ look_at_disk(const VmrDisk *disk, const VmrDomXml *live, gboolean last,
         return VMR_LOOK_FAILED;
     case VMR_TRUTH_SOURCE:
     case VMR_TRUTH_ENDING:
+    case VMR_TRUTH_UNDOING:
     case VMR_TRUTH_OTHER:
     case VMR_TRUTH_LAST:
         break;

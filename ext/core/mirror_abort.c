@@ -78,6 +78,15 @@ vmr_mirror_finish(VmrMirror *mirror, const VmrWait *wait, GError **error)
     return TRUE;
 }
 
+/* Whether a job of ours runs: the copy, or the commit by which a mirrored
+ * snapshot that could not be created was being undone. */
+static gboolean
+has_job(VmrTruth truth)
+{
+    return truth == VMR_TRUTH_MIRRORING || truth == VMR_TRUTH_READY ||
+           truth == VMR_TRUTH_UNDOING;
+}
+
 /* The copy that a look is for. */
 typedef struct {
     VmrMirror *mirror;
@@ -101,7 +110,7 @@ look_for_aborted(gpointer data, gboolean last, const VmrWait *wait,
     if (!live)
         return VMR_LOOK_FAILED;
     truth = vmr_truth_of(what->disk, live);
-    if (active || truth == VMR_TRUTH_MIRRORING || truth == VMR_TRUTH_READY)
+    if (active || has_job(truth))
         return VMR_LOOK_AGAIN;
     if (truth == VMR_TRUTH_OVERLAY)
         return VMR_LOOK_DONE;
@@ -143,7 +152,7 @@ check_abortable(VmrMirror *mirror, VmrDisk *disk, const VmrDomXml *live,
     VmrTruth truth = vmr_truth_of(disk, live);
     virDomainBlockJobInfo info;
 
-    *running = truth == VMR_TRUTH_READY || truth == VMR_TRUTH_MIRRORING;
+    *running = has_job(truth);
     switch (truth) {
     case VMR_TRUTH_PIVOTED:
         disk->state = VMR_DISK_STATE_PIVOTED;
@@ -160,6 +169,7 @@ check_abortable(VmrMirror *mirror, VmrDisk *disk, const VmrDomXml *live,
         return TRUE;
     case VMR_TRUTH_READY:
     case VMR_TRUTH_MIRRORING:
+    case VMR_TRUTH_UNDOING:
         disk->state = VMR_DISK_STATE_ABORTING;
         return TRUE;
     case VMR_TRUTH_ENDING:

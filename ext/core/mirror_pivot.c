@@ -132,6 +132,7 @@ check_pivotable(VmrMirror *mirror, VmrDisk *disk, const VmrDomXml *live,
         return FALSE;
     case VMR_TRUTH_SOURCE:
     case VMR_TRUTH_ENDING:
+    case VMR_TRUTH_UNDOING:
     case VMR_TRUTH_OTHER:
     case VMR_TRUTH_LAST:
         g_set_error(error, VMR_ERROR, VMR_ERROR_DIVERGED,

@@ -9,7 +9,7 @@ static const char *const truth_names[VMR_TRUTH_LAST] = {
     [VMR_TRUTH_SOURCE] = "source",   [VMR_TRUTH_OVERLAY] = "overlay",
     [VMR_TRUTH_MIRRORING] = "mirroring", [VMR_TRUTH_READY] = "ready",
     [VMR_TRUTH_ENDING] = "ending",   [VMR_TRUTH_PIVOTED] = "pivoted",
-    [VMR_TRUTH_OTHER] = "other",
+    [VMR_TRUTH_UNDOING] = "undoing", [VMR_TRUTH_OTHER] = "other",
 };
 
 const char *
@@ -19,18 +19,28 @@ vmr_truth_name(VmrTruth truth)
     return truth_names[truth];
 }
 
-static VmrTruth
-truth_of_copy(const VmrDisk *disk, const VmrDomDisk *now)
+/* Whether @now has a job @kind that goes from the overlay to @file. */
+static gboolean
+has_job_to(const VmrDisk *disk, const VmrDomDisk *now, const char *kind,
+           const VmrFile *file)
 {
-    if (g_strcmp0(vmr_domdisk_source(now), disk->overlay->path) != 0 ||
-        g_strcmp0(now->mirror->path, disk->mirror->path) != 0 ||
-        g_strcmp0(now->mirror_job, "copy") != 0)
+    return g_strcmp0(vmr_domdisk_source(now), disk->overlay->path) == 0 &&
+           g_strcmp0(now->mirror->path, file->path) == 0 &&
+           g_strcmp0(now->mirror_job, kind) == 0;
+}
+
+static VmrTruth
+truth_of_job(const VmrDisk *disk, const VmrDomDisk *now)
+{
+    gboolean undoing = has_job_to(disk, now, "active-commit", disk->source);
+
+    if (!undoing && !has_job_to(disk, now, "copy", disk->mirror))
         return VMR_TRUTH_OTHER;
     switch (now->ready) {
     case VMR_READY_NO:
-        return VMR_TRUTH_MIRRORING;
+        return undoing ? VMR_TRUTH_UNDOING : VMR_TRUTH_MIRRORING;
     case VMR_READY_YES:
-        return VMR_TRUTH_READY;
+        return undoing ? VMR_TRUTH_UNDOING : VMR_TRUTH_READY;
     case VMR_READY_PIVOT:
     case VMR_READY_ABORT:
         return VMR_TRUTH_ENDING;
@@ -49,7 +59,7 @@ vmr_truth_of(const VmrDisk *disk, const VmrDomXml *live)
     if (!top)
         return VMR_TRUTH_OTHER;
     if (now->mirror)
-        return truth_of_copy(disk, now);
+        return truth_of_job(disk, now);
     if (g_str_equal(top, disk->source->path))
         return VMR_TRUTH_SOURCE;
     if (g_str_equal(top, disk->overlay->path))

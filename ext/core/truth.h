@@ -18,6 +18,7 @@ typedef enum {
     VMR_TRUTH_READY,     /* the same, and both sides are in step */
     VMR_TRUTH_ENDING,    /* libvirt asked QEMU to pivot or abort */
     VMR_TRUTH_PIVOTED,   /* the mirror is the top, no copy runs */
+    VMR_TRUTH_UNDOING,   /* committing the overlay back into the source */
     VMR_TRUTH_OTHER,     /* none of it: somebody else's doing */
     VMR_TRUTH_LAST
 } VmrTruth;
