@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-#define _GNU_SOURCE 1 /* prlimit, pipe2, F_DUPFD_CLOEXEC */
+#define _GNU_SOURCE 1 /* prlimit, pipe2, ..._addclosefrom_np */
 
 #include "qemuimg.h"
 
@@ -75,6 +75,11 @@ set_up_files(posix_spawn_file_actions_t *files, int image_fd, int stderr_fd)
         rc = posix_spawn_file_actions_adddup2(files, stderr_fd, 2);
     if (rc == 0)
         rc = posix_spawn_file_actions_adddup2(files, image_fd, IMAGE_FD);
+#if __GLIBC_PREREQ(2, 34)
+    /* what this process should have marked close-on-exec and has not */
+    if (rc == 0)
+        rc = posix_spawn_file_actions_addclosefrom_np(files, IMAGE_FD + 1);
+#endif
     return rc;
 }
 
