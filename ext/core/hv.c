@@ -59,6 +59,9 @@ vmr_domain_free(VmrDomain *dom)
 typedef struct {
     VmrHv *hv;
     VmrHvCall call;
+    gboolean begun;
+    gboolean ok;
+    gboolean collected;
 } OwnedCall;
 
 static OwnedCall *
@@ -79,11 +82,27 @@ owned_call_new(const VmrDomain *dom, const VmrHvCall *call)
     return owned;
 }
 
+/* A registration whose caller has stopped waiting for it: nobody else knows
+ * that there is something to undo. */
+static void
+abandon_events(OwnedCall *owned)
+{
+    VmrDomain dom = {.hv = owned->hv, .ptr = owned->call.dom};
+    VmrWait no_wait = {.call_timeout = VMR_WAIT_FOREVER};
+
+    if (!owned->begun)
+        owned->call.event_destroy(owned->call.event_data);
+    else if (owned->ok && !owned->collected)
+        (void)vmr_hv_events_close(&dom, owned->call.events, &no_wait, NULL);
+}
+
 static void
 owned_call_free(gpointer data)
 {
     OwnedCall *owned = data;
 
+    if (owned->call.op == VMR_HV_EVENTS_OPEN)
+        abandon_events(owned);
     owned->hv->domain_unref(owned->call.dom);
     g_free((char *)owned->call.disk);
     g_free((char *)owned->call.name);
@@ -101,7 +120,9 @@ owned_call_perform(gpointer data, GError **error)
 {
     OwnedCall *owned = data;
 
-    return owned->hv->perform(owned->hv, &owned->call, error);
+    owned->begun = TRUE;
+    owned->ok = owned->hv->perform(owned->hv, &owned->call, error);
+    return owned->ok;
 }
 
 /* Take over what the call has brought. */
@@ -111,6 +132,7 @@ owned_call_collect(gpointer data, gpointer into)
     OwnedCall *owned = data;
     VmrHvCall *call = into;
 
+    owned->collected = TRUE;
     call->text = g_steal_pointer(&owned->call.text);
     call->number = owned->call.number;
     call->reason = owned->call.reason;
