@@ -22,7 +22,7 @@ typedef struct {
     PyObject *disks;   /* tuple of MirrorDisk */
     char *summary;     /* of disks: "vda mirroring, vdb pivoted" */
     VmrState state;
-    gboolean busy;     /* a call runs; guarded by the GIL */
+    gboolean busy; /* a call runs; guarded by the GIL */
     PyObject *weakrefs;
 } SnapshotObject;
 
