@@ -125,6 +125,20 @@ vmr_mirror_open(VmrHv *hv, virDomainPtr dom, const char *name,
     return g_steal_pointer(&mirror);
 }
 
+void
+vmr_mirror_mark_ended(const VmrMirror *mirror, GError **error)
+{
+    const GPtrArray *disks = mirror->record->disks;
+
+    for (guint i = 0; i < disks->len; i++) {
+        const VmrDisk *disk = g_ptr_array_index(disks, i);
+
+        if (disk->state == VMR_DISK_STATE_PIVOTED ||
+            disk->state == VMR_DISK_STATE_ABORTED)
+            vmr_error_mark_partial(error);
+    }
+}
+
 /* Say why the copy of @disk may have ended: libvirt does not tell. */
 static void
 set_job_failed(const VmrDisk *disk, GError **error)

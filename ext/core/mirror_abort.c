@@ -140,8 +140,11 @@ vmr_mirror_abort_copy(VmrMirror *mirror, const VmrDisk *disk,
         g_propagate_error(error, g_steal_pointer(&refused));
         return FALSE;
     }
-    return vmr_jobs_wait_until(jobs, look_for_aborted, &what, wait, error) &&
-           vmr_mirror_prove(mirror, disk, VMR_TRUTH_OVERLAY, wait, error);
+    if (vmr_jobs_wait_until(jobs, look_for_aborted, &what, wait, error) &&
+        vmr_mirror_prove(mirror, disk, VMR_TRUTH_OVERLAY, wait, error))
+        return TRUE;
+    vmr_error_mark_partial(error);
+    return FALSE;
 }
 
 /* What is to be done about @disk: nothing, or its copy is to be ended. */
@@ -224,7 +227,10 @@ vmr_mirror_abort(VmrMirror *mirror, const VmrWait *wait, GError **error)
 
     if (!vmr_mirror_enter(mirror, error))
         return FALSE;
-    ok = abort_all(mirror, wait, error) && vmr_mirror_finish(mirror, wait, error);
+    ok = abort_all(mirror, wait, error) &&
+         vmr_mirror_finish(mirror, wait, error);
+    if (!ok)
+        vmr_mirror_mark_ended(mirror, error);
     vmr_mirror_leave(mirror);
     vmr_error_annotate(error, NULL, "abort");
     return ok;

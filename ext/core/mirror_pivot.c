@@ -247,12 +247,15 @@ pivot_disk(VmrMirror *mirror, VmrDisk *disk, const VmrWait *wait,
             return FALSE;
         }
     }
-    if (!vmr_mirror_prove(mirror, disk, VMR_TRUTH_PIVOTED, wait, error) ||
-        !prove_chain(mirror, disk, wait, error))
-        return FALSE;
-    disk->state = VMR_DISK_STATE_PIVOTED;
-    return vmr_mirror_save(mirror, VMR_STATE_PIVOTING, VMR_DISK_STATE_LAST,
-                           wait, error);
+    if (vmr_mirror_prove(mirror, disk, VMR_TRUTH_PIVOTED, wait, error) &&
+        prove_chain(mirror, disk, wait, error)) {
+        disk->state = VMR_DISK_STATE_PIVOTED;
+        if (vmr_mirror_save(mirror, VMR_STATE_PIVOTING, VMR_DISK_STATE_LAST,
+                            wait, error))
+            return TRUE;
+    }
+    vmr_error_mark_partial(error);
+    return FALSE;
 }
 
 static gboolean
@@ -279,7 +282,6 @@ static gboolean
 pivot_all(VmrMirror *mirror, const VmrWait *wait, GError **error)
 {
     GPtrArray *disks = mirror->record->disks;
-    gboolean any = FALSE;
 
     for (guint i = 0; i < disks->len; i++) {
         VmrDisk *disk = g_ptr_array_index(disks, i);
@@ -287,11 +289,8 @@ pivot_all(VmrMirror *mirror, const VmrWait *wait, GError **error)
         if (disk->state != VMR_DISK_STATE_PIVOTED &&
             !pivot_disk(mirror, disk, wait, error)) {
             vmr_error_annotate(error, disk->target, NULL);
-            if (any)
-                vmr_error_mark_partial(error);
             return FALSE;
         }
-        any = TRUE;
     }
     return TRUE;
 }
@@ -310,7 +309,10 @@ vmr_mirror_pivot(VmrMirror *mirror, const VmrWait *wait, GError **error)
         patient.call_timeout = VMR_WAIT_FOREVER;
     ok = check_all_pivotable(mirror, wait, error) &&
          sync_copies(mirror->record, wait, error) &&
-         pivot_all(mirror, &patient, error) && vmr_mirror_finish(mirror, wait, error);
+         pivot_all(mirror, &patient, error) &&
+         vmr_mirror_finish(mirror, wait, error);
+    if (!ok)
+        vmr_mirror_mark_ended(mirror, error);
     vmr_mirror_leave(mirror);
     vmr_error_annotate(error, NULL, "pivot");
     return ok;

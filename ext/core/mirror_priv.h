@@ -65,6 +65,10 @@ gboolean vmr_mirror_remove_file(const VmrFile *file, const VmrWait *wait,
 gboolean vmr_mirror_finish(VmrMirror *mirror, const VmrWait *wait,
                            GError **error);
 
+/* Say of *@error that it is partial if some disk has come to its end, on
+ * either side. */
+void vmr_mirror_mark_ended(const VmrMirror *mirror, GError **error);
+
 /* Remove libvirt's record of the snapshot (only that), and the journal. */
 gboolean vmr_mirror_forget(VmrMirror *mirror, const VmrWait *wait,
                            GError **error);
