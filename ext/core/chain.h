@@ -35,9 +35,11 @@ gboolean vmr_chain_check_copy(const GPtrArray *frozen, const GPtrArray *copy,
 /* Make the skeleton for a copy of @disk's whole chain in @folder: for each layer
  * an image of its name, format and virtual size, with relative backing
  * names. A file that is already there is kept if it fits and is an error if
- * not. The paths are returned, top first, NULL-terminated, owned
- * (g_strfreev()). On failure what was created is removed again.
- * Errors: INVALID_SPEC, IMAGE, EXISTS, NOT_SUPPORTED, IO, TIMEOUT, CANCELLED. */
+ * not. @folder must be absolute and must exist, as must those below it that
+ * backing names lead to. The paths are returned, top first, NULL-terminated,
+ * owned (g_strfreev()). On failure what was created is removed again.
+ * Errors: INVALID_SPEC, IMAGE, EXISTS, BUSY (a QEMU writes to what is there),
+ * NOT_FOUND (a folder), NOT_SUPPORTED, IO, TIMEOUT, CANCELLED. */
 char **vmr_chain_prepare(const VmrDomDisk *disk, const char *folder,
                          const VmrWait *wait, GError **error);
 

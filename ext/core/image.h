@@ -68,12 +68,14 @@ typedef struct {
 /* Create @image: a new file of mode 0600 (an existing one is never touched),
  * its header by qemu-img, the backing file not looked at. *@made (may be NULL)
  * is what was made, read back. On failure nothing is left behind.
- * Errors: EXISTS, IMAGE, IO, TIMEOUT, CANCELLED. */
+ * Errors: EXISTS, INVALID_SPEC, NOT_FOUND (its folder), NOT_SUPPORTED (no
+ * qemu-img), IMAGE, IO, TIMEOUT, CANCELLED. */
 gboolean vmr_image_create(const VmrImageNew *image, VmrImage **made,
                           const VmrWait *wait, GError **error);
 
 /* Remove @path if it is still the file @dev/@ino and no QEMU has it open for
- * writing. A file that is gone is fine. Errors: DIVERGED, BUSY, IO. */
+ * writing. A file that is gone is fine. Errors: DIVERGED, BUSY (also where the
+ * file system cannot tell), IO. */
 gboolean vmr_image_remove(const char *path, dev_t dev, ino_t ino,
                           GError **error);
 
