@@ -33,10 +33,10 @@ from virmirror import embed, testguest
 
 
 class Step(NamedTuple):
-    """One step: what it does, its command, and the Python that is run for it."""
+    """One step: what it does, its commands, and the Python that is run for them."""
 
     title: str
-    command: str
+    commands: str
     python: str
     text: str
 
@@ -44,8 +44,8 @@ class Step(NamedTuple):
 STEPS = [
     Step(
         "Make the new top of the old chain",
-        "qemu-img create -f qcow2 -o backing_file=old.qcow2 -o backing_fmt=qcow2\n"
-        "path1/old.migrate",
+        "qemu-img create -f qcow2 -o backing_file=old.qcow2 -o backing_fmt=qcow2 \\\n"
+        "  $path1/old.migrate",
         """\
         subprocess.run([*create, path1 / "old.migrate"], check=True)
         """,
@@ -53,7 +53,9 @@ STEPS = [
     ),
     Step(
         "Make the new top of the new chain",
-        "qemu-img create -f qcow2 -o backing_file=old.qcow2 -o backing_fmt=qcow2\npath2/new.qcow2",
+        "virmirror prepare-chain demo vda $path2\n"
+        "qemu-img create -f qcow2 -o backing_file=old.qcow2 -o backing_fmt=qcow2 \\\n"
+        "  $path2/new.qcow2",
         """\
         virmirror.prepare_chain(dom, "vda", path2)
         subprocess.run([*create, path2 / "new.qcow2"], check=True)
@@ -64,8 +66,8 @@ STEPS = [
     ),
     Step(
         "Take a mirrored snapshot",
-        "virmirror snapshot-create-as demo migrate --reuse-external\n"
-        "--diskspec vda,file=path1/old.migrate,mirror=path2/new.qcow2",
+        "virmirror snapshot-create-as demo migrate --reuse-external \\\n"
+        "  --diskspec vda,file=$path1/old.migrate,mirror=$path2/new.qcow2",
         """\
         mirror = virmirror.MirrorSnapshot.create(
             dom,
@@ -78,7 +80,7 @@ STEPS = [
     ),
     Step(
         "Copy the frozen layers",
-        "cp path1/common path1/old.qcow2 path2",
+        "cp $path1/common $path1/old.qcow2 $path2",
         """\
         for name in ("common", "old.qcow2"):
             shutil.copyfile(path1 / name, path2 / name)
@@ -98,7 +100,7 @@ STEPS = [
     ),
     Step(
         "Shorten the chain again",
-        "virmirror blockpull demo vda --base path2/common --wait",
+        "virmirror blockpull demo vda --base $path2/common --wait",
         """\
         virmirror.block_pull(dom, "vda", base=path2 / "common")
         """,
@@ -128,8 +130,16 @@ def say(text: str, indent: str = "   ") -> None:
     print(textwrap.fill(text, 88, initial_indent=indent, subsequent_indent=indent), flush=True)
 
 
-def show_command(command: str) -> None:
-    print(dim("   $ " + command.replace("\n", " \\\n     ")))
+def show_commands(commands: str) -> None:
+    for line in commands.splitlines():
+        # a line that goes on with the command before is indented
+        print(dim(f"   {' ' if line.startswith(' ') else '$'} {line}"))
+
+
+def show_python(python: str) -> None:
+    for line in python.splitlines():
+        goes_on = line.startswith((" ", ")"))
+        print(f"   {'...' if goes_on else '>>>'} {line}")
 
 
 def layers_of(dom: libvirt.virDomain) -> list[tuple[str, pathlib.Path]]:
@@ -185,9 +195,9 @@ class Guest:
     def run(self, number: int, step: Step, names: dict[str, object]) -> None:
         """Show a step and run the very lines that are shown."""
         print(f"{bold(f'{number}. {step.title}')}")
-        show_command(step.command)
+        show_commands(step.commands)
         python = textwrap.dedent(step.python)
-        print(textwrap.indent(python, "   ").rstrip())
+        show_python(python)
         say(step.text)
         before = chain_line(self.dom, self.folder)
         writes, start = self.writes(), time.monotonic()

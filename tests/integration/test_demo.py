@@ -85,7 +85,7 @@ def test_demo_succeeds_and_shows_all_steps(environment):
     lines = result.stdout.splitlines()
     for number in range(1, 7):
         assert any(line.startswith(f"{number}. ") for line in lines)
-    assert result.stdout.count("   $ ") == 6
+    assert result.stdout.count("   $ ") == 7
     assert lines[-1].startswith("OK: no write was lost")
     assert "\033[" not in result.stdout
     old, new = (i for i, line in enumerate(lines) if line == "   vda")
