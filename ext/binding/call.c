@@ -4,30 +4,30 @@
 
 #include "errors.h"
 
-/* The engine asks, in the thread that called it. Each interruption is told
- * once, so that the clean-up after it can go its way; a second Ctrl-C ends
- * that as well. Outside of the main thread no handler ever runs. */
-static gboolean
-call_interrupted(gpointer data)
+/* The engine asks, in the thread that called it, how many signal handlers have
+ * raised something. Outside of the main thread none ever runs. */
+static int
+call_interruptions(gpointer data)
 {
     Call *call = data;
-    gboolean raised;
 
     PyEval_RestoreThread(call->thread);
-    raised = PyErr_CheckSignals() < 0;
-    if (raised && !call->raised)
-        call->raised = errors_take();
-    else if (raised)
-        PyErr_Clear();
+    if (PyErr_CheckSignals() < 0) {
+        call->interruptions++;
+        if (call->raised)
+            PyErr_Clear();
+        else
+            call->raised = errors_take();
+    }
     call->thread = PyEval_SaveThread();
-    return raised;
+    return call->interruptions;
 }
 
 void
 call_enter(Call *call, double timeout)
 {
     *call = (Call){.wait = vmr_wait_for(timeout, NULL)};
-    call->wait.interrupted = call_interrupted;
+    call->wait.interrupted = call_interruptions;
     call->wait.data = call;
     call->thread = PyEval_SaveThread();
 }

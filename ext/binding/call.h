@@ -23,7 +23,8 @@ typedef struct {
     VmrWait wait;          /* for the engine */
     GError *error;         /* for the engine: &call.error */
     PyThreadState *thread; /* of the caller, while the GIL is released */
-    PyObject *raised;      /* by a signal handler meanwhile; owned */
+    PyObject *raised;      /* by the first signal handler that did; owned */
+    int interruptions;     /* how many did */
 } Call;
 
 /* Release the GIL for a call that may take @timeout seconds, negative: any

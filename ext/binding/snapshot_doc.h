@@ -22,7 +22,7 @@ PyDoc_STRVAR(
     "\n"
     "When a later step fails, or Ctrl-C is pressed, everything is as it was\n"
     "before; if not, the error's *partial* is true and its text says what is\n"
-    "left. A Ctrl-C too late to be undone aborts the mirrors: the overlays stay.\n"
+    "left.\n"
     "\n"
     "Raises SpecError, StateError, NotFoundError, ExistsError, BusyError,\n"
     "NotSupportedError, ImageError, StorageError, MirrorTimeoutError, and\n"

@@ -181,12 +181,12 @@ vmr_error_mark_partial(GError **error)
 }
 
 void
-vmr_error_mark_unknown(GError **error)
+vmr_error_set_unknown(GError **error, gboolean unknown)
 {
     VmrErrorDetail *detail = error ? error_detail(*error) : NULL;
 
     if (detail)
-        detail->unknown = TRUE;
+        detail->unknown = unknown;
 }
 
 gboolean

@@ -81,8 +81,8 @@ void vmr_error_note(GError **error, const char *format, ...)
 /* Say of *@error that something was changed and stays changed. */
 void vmr_error_mark_partial(GError **error);
 
-/* Say of *@error that a call has not come back and may still take effect. */
-void vmr_error_mark_unknown(GError **error);
+/* Say of *@error whether a call that has not come back may still take effect. */
+void vmr_error_set_unknown(GError **error, gboolean unknown);
 
 /* Whether a call behind @error may still take effect; FALSE for NULL. */
 gboolean vmr_error_is_unknown(const GError *error);

@@ -29,6 +29,38 @@ static const char *const op_names[VMR_HV_LAST] = {
     [VMR_HV_EVENTS_CLOSE] = "virConnectDomainEventDeregisterAny",
 };
 
+/* Whether @op changes nothing, so that it does not matter when it comes back. */
+static gboolean
+op_is_harmless(VmrHvOp op)
+{
+    switch (op) {
+    case VMR_HV_GET_VERSIONS:
+    case VMR_HV_GET_XML:
+    case VMR_HV_GET_STATE:
+    case VMR_HV_IS_PERSISTENT:
+    case VMR_HV_SNAPSHOT_GET_XML:
+    case VMR_HV_SNAPSHOT_IS_CURRENT:
+    case VMR_HV_BLOCK_JOB_INFO:
+    case VMR_HV_GET_METADATA:
+    case VMR_HV_EVENTS_OPEN:
+    case VMR_HV_EVENTS_CLOSE:
+        return TRUE;
+    case VMR_HV_SUSPEND:
+    case VMR_HV_RESUME:
+    case VMR_HV_SNAPSHOT_CREATE:
+    case VMR_HV_SNAPSHOT_DELETE:
+    case VMR_HV_BLOCK_COPY:
+    case VMR_HV_BLOCK_COMMIT:
+    case VMR_HV_BLOCK_REBASE:
+    case VMR_HV_BLOCK_JOB_ABORT:
+    case VMR_HV_BLOCK_JOB_SET_SPEED:
+    case VMR_HV_SET_METADATA:
+    case VMR_HV_LAST:
+        break;
+    }
+    return FALSE;
+}
+
 const char *
 vmr_hv_op_name(VmrHvOp op)
 {
@@ -151,6 +183,8 @@ call_perform(const VmrDomain *dom, VmrHvCall *call, const VmrWait *wait,
 
     if (!ok)
         vmr_error_annotate(error, call->disk, NULL);
+    if (!ok && op_is_harmless(call->op))
+        vmr_error_set_unknown(error, FALSE);
     return ok;
 }
 

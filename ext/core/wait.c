@@ -29,6 +29,7 @@ vmr_wait_for(double seconds, const VmrWait *like)
         wait.call_timeout = like->call_timeout;
         wait.interrupted = like->interrupted;
         wait.data = like->data;
+        wait.heeded = like->heeded;
     }
     /* a century is for ever, and keeps the sum below from overflowing */
     if (seconds >= 0 && seconds < 100 * 365 * 86400.0)
@@ -36,10 +37,32 @@ vmr_wait_for(double seconds, const VmrWait *like)
     return wait;
 }
 
+/* Have @wait go on in spite of the interruptions so far. */
+static void
+heed(VmrWait *wait)
+{
+    if (wait->interrupted)
+        wait->heeded = wait->interrupted(wait->data);
+}
+
+/* An interruption is remembered until somebody heeds it: one that comes while
+ * a call is in its last moments still stops what was to follow. */
+static gboolean
+check_interrupted(const VmrWait *wait, GError **error)
+{
+    if (!wait->interrupted || wait->interrupted(wait->data) <= wait->heeded)
+        return TRUE;
+    g_set_error(error, VMR_ERROR, VMR_ERROR_CANCELLED, "interrupted");
+    return FALSE;
+}
+
 VmrWait
 vmr_wait_for_cleanup(const VmrWait *failed)
 {
-    return vmr_wait_for(VMR_WAIT_CLEANUP_SECONDS, failed);
+    VmrWait wait = vmr_wait_for(VMR_WAIT_CLEANUP_SECONDS, failed);
+
+    heed(&wait);
+    return wait;
 }
 
 /* Milliseconds from @now to @end, rounded up, at least 0. */
@@ -76,10 +99,8 @@ vmr_wait_fd(const VmrWait *wait, int fd, int timeout_ms, gboolean *ready,
             vmr_error_set_errno(error, errno, "wait for", "event");
             return FALSE;
         }
-        if (wait->interrupted && wait->interrupted(wait->data)) {
-            g_set_error(error, VMR_ERROR, VMR_ERROR_CANCELLED, "interrupted");
+        if (!check_interrupted(wait, error))
             return FALSE;
-        }
         now = g_get_monotonic_time();
         if (now >= end)
             return TRUE;
@@ -194,6 +215,7 @@ call_join(Call *call, const VmrWait *wait, const char *what, GError **error)
                          .interrupted = wait->interrupted,
                          .data = wait->data};
 
+        heed(&grace);
         if (vmr_wait_fd(&grace, call->done_fd, -1, &ready, NULL))
             return TRUE;
         vmr_error_set_virt(error, VMR_ERROR_CANCELLED,
@@ -203,7 +225,7 @@ call_join(Call *call, const VmrWait *wait, const char *what, GError **error)
         vmr_error_set_virt(error, VMR_ERROR_TIMEOUT, VIR_ERR_OPERATION_TIMEOUT,
                            "%s did not return in time", what);
     }
-    vmr_error_mark_unknown(error);
+    vmr_error_set_unknown(error, TRUE);
     return FALSE;
 }
 
@@ -216,7 +238,7 @@ vmr_wait_call(const VmrWait *wait, const char *what, VmrWaitFunc func,
     Call *call = call_new(func, data, destroy);
     gboolean ok;
 
-    if (!call_start(call, error)) {
+    if (!check_interrupted(wait, error) || !call_start(call, error)) {
         call_unref(call);
         call_unref(call);
         return FALSE;

@@ -19,10 +19,12 @@ G_BEGIN_DECLS
 typedef struct {
     gint64 deadline; /* µs, g_get_monotonic_time() clock, VMR_WAIT_FOREVER */
     gint64 call_timeout; /* µs that one call may take, VMR_WAIT_FOREVER */
-    /* Asked in the waiting thread at least every VMR_WAIT_SLICE_MS, with no
-     * lock held; TRUE ends the wait with VMR_ERROR_CANCELLED. May be NULL. */
-    gboolean (*interrupted)(gpointer data);
+    /* How often the caller was interrupted so far: asked in the waiting
+     * thread, with no lock held, before each call and at least every
+     * VMR_WAIT_SLICE_MS. May be NULL. */
+    int (*interrupted)(gpointer data);
     gpointer data;
+    int heeded; /* more than so often: the wait ends with CANCELLED */
 } VmrWait;
 
 typedef gboolean (*VmrWaitFunc)(gpointer data, GError **error);
