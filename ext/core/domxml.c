@@ -260,6 +260,42 @@ vmr_domxml_parse(const char *xml, GError **error)
     return g_steal_pointer(&dom);
 }
 
+/* Take @node and what is in it out of all namespaces. */
+static void
+drop_namespaces(xmlNode *node)
+{
+    node->ns = NULL;
+    for (xmlNode *child = xmlFirstElementChild(node); child;
+         child = xmlNextElementSibling(child))
+        drop_namespaces(child);
+}
+
+gboolean
+vmr_domxml_dup_metadata(const char *xml, const char *uri, char **text,
+                        GError **error)
+{
+    g_autoptr(xmlDoc) doc = vmr_xml_parse(xml, VMR_DOMXML_MAX_SIZE, MAX_DEPTH,
+                                          "domain", WHAT, error);
+    xmlNode *metadata;
+    xmlNode *node = NULL;
+
+    *text = NULL;
+    if (!doc)
+        return FALSE;
+    metadata = vmr_xml_child(xmlDocGetRootElement(doc), "metadata");
+    if (metadata)
+        node = xmlFirstElementChild(metadata);
+    while (node && (!node->ns || !xmlStrEqual(node->ns->href, BAD_CAST uri)))
+        node = xmlNextElementSibling(node);
+    if (!node)
+        return TRUE;
+    drop_namespaces(node);
+    xmlFreeNsList(node->nsDef);
+    node->nsDef = NULL;
+    *text = vmr_xml_format(node);
+    return TRUE;
+}
+
 /* As libvirt does: a target comes first, a path is only one if it is
  * absolute, and a path that two disks have names neither. */
 VmrDomDisk *

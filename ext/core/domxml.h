@@ -58,6 +58,12 @@ void vmr_domxml_free(VmrDomXml *dom);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(VmrDomXml, vmr_domxml_free)
 
+/* The element of the domain's <metadata> whose namespace is @uri into *@text,
+ * without the namespace (as virDomainGetMetadata() gives it); owned; NULL where
+ * there is none. Errors: INVALID_SPEC. */
+gboolean vmr_domxml_dup_metadata(const char *xml, const char *uri, char **text,
+                                 GError **error);
+
 /* The disk whose target is @name, or whose source path is, as libvirt looks
  * disks up; borrowed, NULL: none. */
 VmrDomDisk *vmr_domxml_find(const VmrDomXml *dom, const char *name);

@@ -5,7 +5,9 @@
 
 #include <libvirt/virterror.h>
 #include <stdlib.h>
+#include <string.h>
 
+#include "domxml.h"
 #include "error.h"
 #include "hv.h"
 
@@ -79,20 +81,45 @@ snapshot_create(VmrHvCall *call)
     return TRUE;
 }
 
-/* The calls on a snapshot: look it up, call, and let go of it. */
 typedef gboolean (*SnapshotFunc)(virDomainSnapshotPtr snap, VmrHvCall *call);
 
+/* Find a snapshot in the list of them: a look-up by name would, where there is
+ * none, have libvirt print its error to the program's stderr. */
+static virDomainSnapshotPtr
+find_snapshot(VmrHvCall *call, GError **error)
+{
+    virDomainSnapshotPtr *list = NULL;
+    virDomainSnapshotPtr found = NULL;
+    int n = virDomainListAllSnapshots(call->dom, &list, 0);
+
+    if (n < 0) {
+        vmr_error_set_from_libvirt(error);
+        return NULL;
+    }
+    for (int i = 0; i < n; i++) {
+        if (!found && strcmp(virDomainSnapshotGetName(list[i]),
+                             call->name) == 0)
+            found = list[i];
+        else
+            virDomainSnapshotFree(list[i]);
+    }
+    free(list);
+    if (!found)
+        vmr_error_set_virt(error, VMR_ERROR_VIRT, VIR_ERR_NO_DOMAIN_SNAPSHOT,
+                           "no domain snapshot with matching name '%s'",
+                           call->name);
+    return found;
+}
+
+/* The calls on a snapshot: find it, call, and let go of it. */
 static gboolean
 with_snapshot(VmrHvCall *call, SnapshotFunc func, GError **error)
 {
-    virDomainSnapshotPtr snap =
-        virDomainSnapshotLookupByName(call->dom, call->name, 0);
+    virDomainSnapshotPtr snap = find_snapshot(call, error);
     gboolean ok;
 
-    if (!snap) {
-        vmr_error_set_from_libvirt(error);
+    if (!snap)
         return FALSE;
-    }
     ok = func(snap, call);
     if (!ok)
         vmr_error_set_from_libvirt(error);
@@ -163,22 +190,24 @@ block_job_set_speed(VmrHvCall *call)
                VIR_DOMAIN_BLOCK_JOB_SPEED_BANDWIDTH_BYTES) == 0;
 }
 
+/* From the domain's XML: virDomainGetMetadata() would, where there is none,
+ * have libvirt print its error to the program's stderr. */
 static gboolean
 get_metadata(VmrHvCall *call, GError **error)
 {
-    g_autoptr(GError) local = NULL;
+    guint flags = call->flags & VIR_DOMAIN_AFFECT_CONFIG
+                      ? VIR_DOMAIN_XML_INACTIVE
+                      : 0;
+    char *xml = virDomainGetXMLDesc(call->dom, flags);
+    gboolean ok;
 
-    if (take_text(call, virDomainGetMetadata(call->dom,
-                                             VIR_DOMAIN_METADATA_ELEMENT,
-                                             call->uri, call->flags)))
-        return TRUE;
-    vmr_error_set_from_libvirt(&local);
-    /* that there is none is an answer, and call->text stays NULL */
-    if (vmr_error_get_detail(local)->virt_code ==
-        VIR_ERR_NO_DOMAIN_METADATA)
-        return TRUE;
-    g_propagate_error(error, g_steal_pointer(&local));
-    return FALSE;
+    if (!xml) {
+        vmr_error_set_from_libvirt(error);
+        return FALSE;
+    }
+    ok = vmr_domxml_dup_metadata(xml, call->uri, &call->text, error);
+    free(xml);
+    return ok;
 }
 
 static gboolean

@@ -262,11 +262,35 @@ add_golden_tests(void)
     }
 }
 
+static void
+test_metadata_of_a_namespace_comes_without_it(void)
+{
+    g_autoptr(GError) error = NULL;
+    g_autofree char *text = NULL;
+    const char *xml = "<domain type='kvm'><metadata>"
+                      "<a:x xmlns:a='urn:a'><a:y/></a:x>"
+                      "<b:x xmlns:b='urn:b' k='v'><b:y/></b:x>"
+                      "</metadata></domain>";
+
+    g_assert_true(vmr_domxml_dup_metadata(xml, "urn:b", &text, &error));
+    g_assert_no_error(error);
+    g_assert_cmpstr(text, ==, "<x k=\"v\">\n  <y/>\n</x>");
+    g_clear_pointer(&text, g_free);
+    g_assert_true(vmr_domxml_dup_metadata(xml, "urn:c", &text, &error));
+    g_assert_null(text);
+    g_assert_true(vmr_domxml_dup_metadata("<domain/>", "urn:c", &text, &error));
+    g_assert_null(text);
+    g_assert_false(vmr_domxml_dup_metadata("<x/>", "urn:c", &text, &error));
+    g_assert_error(error, VMR_ERROR, VMR_ERROR_INVALID_SPEC);
+}
+
 int
 main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     add_golden_tests();
+    g_test_add_func("/domxml/metadata_of_a_namespace_comes_without_it",
+                    test_metadata_of_a_namespace_comes_without_it);
     g_test_add_func("/domxml/parse_chain_of_200_layers_all",
                     test_parse_chain_of_200_layers_all);
     g_test_add_func("/domxml/parse_mirror_with_chain_of_200_layers_fits",
