@@ -188,6 +188,23 @@ check_abortable(VmrMirror *mirror, VmrDisk *disk, const VmrDomXml *live,
     return FALSE;
 }
 
+/* End the copy of @disk, if it is @running; if not, prove the end that libvirt
+ * tells of, which may have missed what QEMU did. */
+static gboolean
+end_disk(VmrMirror *mirror, const VmrDisk *disk, gboolean running,
+         const VmrWait *wait, GError **error)
+{
+    if (running)
+        return vmr_mirror_abort_copy(mirror, disk, wait, error);
+    if (disk->state == VMR_DISK_STATE_PLANNED)
+        return vmr_mirror_prove(mirror, disk, VMR_TRUTH_SOURCE, wait, error);
+    return vmr_mirror_prove(mirror, disk,
+                            disk->state == VMR_DISK_STATE_PIVOTED
+                                ? VMR_TRUTH_PIVOTED
+                                : VMR_TRUTH_OVERLAY,
+                            wait, error);
+}
+
 static gboolean
 abort_all(VmrMirror *mirror, const VmrWait *wait, GError **error)
 {
@@ -209,8 +226,7 @@ abort_all(VmrMirror *mirror, const VmrWait *wait, GError **error)
     for (guint i = 0; i < disks->len; i++) {
         VmrDisk *disk = g_ptr_array_index(disks, i);
 
-        if (running[i] &&
-            !vmr_mirror_abort_copy(mirror, disk, wait, error)) {
+        if (!end_disk(mirror, disk, running[i], wait, error)) {
             vmr_error_annotate(error, disk->target, NULL);
             return FALSE;
         }

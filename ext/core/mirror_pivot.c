@@ -107,6 +107,39 @@ check_job(VmrMirror *mirror, const VmrDisk *disk, const VmrWait *wait,
     return FALSE;
 }
 
+/* The chain that the guest runs on now must be the mirror and its copies. */
+static gboolean
+prove_chain(VmrMirror *mirror, const VmrDisk *disk, const VmrWait *wait,
+            GError **error)
+{
+    g_autoptr(VmrDomXml) live = vmr_live_read(mirror->dom, wait, error);
+    const VmrDomDisk *now = live ? vmr_domxml_find(live, disk->target) : NULL;
+    gboolean same = now && now->chain->len == disk->copies->len + 1;
+
+    if (!live)
+        return FALSE;
+    for (guint i = 0; same && i < disk->copies->len; i++) {
+        const VmrLayer *layer = g_ptr_array_index(now->chain, i + 1);
+        const VmrFile *copy = g_ptr_array_index(disk->copies, i);
+
+        same = g_strcmp0(layer->path, copy->path) == 0;
+    }
+    if (!same)
+        g_set_error(error, VMR_ERROR, VMR_ERROR_DIVERGED,
+                    "disk '%s' runs on '%s' with another backing chain than "
+                    "planned",
+                    disk->target, disk->mirror->path);
+    return same;
+}
+
+static gboolean
+prove_pivoted(VmrMirror *mirror, const VmrDisk *disk, const VmrWait *wait,
+              GError **error)
+{
+    return vmr_mirror_prove(mirror, disk, VMR_TRUTH_PIVOTED, wait, error) &&
+           prove_chain(mirror, disk, wait, error);
+}
+
 /* Whether @disk may be pivoted, or was already. */
 static gboolean
 check_pivotable(VmrMirror *mirror, VmrDisk *disk, const VmrDomXml *live,
@@ -116,7 +149,7 @@ check_pivotable(VmrMirror *mirror, VmrDisk *disk, const VmrDomXml *live,
 
     switch (truth) {
     case VMR_TRUTH_PIVOTED:
-        return TRUE;
+        return prove_pivoted(mirror, disk, wait, error);
     case VMR_TRUTH_READY:
         break;
     case VMR_TRUTH_MIRRORING:
@@ -199,31 +232,6 @@ sync_copies(const VmrRecord *record, const VmrWait *wait, GError **error)
                          NULL, error);
 }
 
-/* The chain that the guest runs on now must be the mirror and its copies. */
-static gboolean
-prove_chain(VmrMirror *mirror, const VmrDisk *disk, const VmrWait *wait,
-            GError **error)
-{
-    g_autoptr(VmrDomXml) live = vmr_live_read(mirror->dom, wait, error);
-    const VmrDomDisk *now = live ? vmr_domxml_find(live, disk->target) : NULL;
-    gboolean same = now && now->chain->len == disk->copies->len + 1;
-
-    if (!live)
-        return FALSE;
-    for (guint i = 0; same && i < disk->copies->len; i++) {
-        const VmrLayer *layer = g_ptr_array_index(now->chain, i + 1);
-        const VmrFile *copy = g_ptr_array_index(disk->copies, i);
-
-        same = g_strcmp0(layer->path, copy->path) == 0;
-    }
-    if (!same)
-        g_set_error(error, VMR_ERROR, VMR_ERROR_DIVERGED,
-                    "disk '%s' runs on '%s' with another backing chain than "
-                    "planned",
-                    disk->target, disk->mirror->path);
-    return same;
-}
-
 /* The guest may run on the mirror after a call that failed, and on the overlay
  * after one that did not. */
 static gboolean
@@ -247,8 +255,7 @@ pivot_disk(VmrMirror *mirror, VmrDisk *disk, const VmrWait *wait,
             return FALSE;
         }
     }
-    if (vmr_mirror_prove(mirror, disk, VMR_TRUTH_PIVOTED, wait, error) &&
-        prove_chain(mirror, disk, wait, error)) {
+    if (prove_pivoted(mirror, disk, wait, error)) {
         disk->state = VMR_DISK_STATE_PIVOTED;
         if (vmr_mirror_save(mirror, VMR_STATE_PIVOTING, VMR_DISK_STATE_LAST,
                             wait, error))

@@ -74,10 +74,16 @@ check_lock(const VmrDisk *disk, const VmrFile *file, gboolean written,
            GError **error)
 {
     VmrLock wrong = written ? VMR_LOCK_FREE : VMR_LOCK_WRITER;
+    g_autoptr(GError) local = NULL;
     VmrLock lock;
 
-    if (!vmr_lock_probe(file->path, &lock, error))
+    if (!vmr_lock_probe(file->path, &lock, &local)) {
+        /* what is not in use may be gone, or not be made yet */
+        if (!written && g_error_matches(local, VMR_ERROR, VMR_ERROR_NOT_FOUND))
+            return TRUE;
+        g_propagate_error(error, g_steal_pointer(&local));
         return FALSE;
+    }
     if (lock != wrong)
         return TRUE;
     g_set_error(error, VMR_ERROR, VMR_ERROR_DIVERGED,
