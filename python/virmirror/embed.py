@@ -163,6 +163,7 @@ class Host:
                     _own_folder(self._cache)
                     _copy_capabilities(self._cache, _capabilities(self.root), replace=False)
                 self.conn = _open(self.root)
+                _settle(self.conn)
             except BaseException:
                 if made:
                     shutil.rmtree(self.root, ignore_errors=True)
@@ -395,6 +396,17 @@ def _open(root: pathlib.Path) -> libvirt.virConnect:
         if reason is None:
             raise
         raise EmbedError(reason) from error
+
+
+def _settle(conn: libvirt.virConnect) -> None:
+    """Wait until libvirt has taken the guests over that ran before it was opened.
+
+    It does so in the background. What changed in QEMU meanwhile, such as a block
+    job that is ready now, is in the domain's XML only afterwards.
+    """
+    for dom in conn.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE):
+        with contextlib.suppress(libvirt.libvirtError):  # it may have ended
+            dom.memoryStats()  # waits its turn behind the take-over; an XMLDesc() would not
 
 
 def _holder(root: pathlib.Path) -> int:
