@@ -12,6 +12,15 @@ author = metadata["authors"][0]["name"]
 copyright = author
 version = release = metadata["version"]
 
+extensions = ["sphinx.ext.autodoc"]
+autodoc_typehints = "none"  # the stubs have the types; prose says what they mean
+autodoc_member_order = "bysource"
+
 nitpicky = True
+# documented elsewhere, and no page is fetched to build these
+nitpick_ignore_regex = [
+    ("py:.*", r"libvirt\..*|subprocess\..*"),
+    ("py:.*", r"(Assertion|Value|Lookup|Runtime|Timeout)Error|KeyboardInterrupt|tuple|object"),
+]
 html_theme = "alabaster"
 html_theme_options = {"description": metadata["description"]}
