@@ -148,12 +148,37 @@ check_other(const VmrMirror *mirror, const char *name, guint flags,
     return TRUE;
 }
 
+/* Whether the mirrored snapshot @name is the current one, as it has to be. The
+ * end of one removes libvirt's record first, and the journal then: where that
+ * was cut short only the journal is left, and has to be enough. */
+static gboolean
+check_current(const VmrDomain *dom, const char *name, const VmrWait *wait,
+              GError **error)
+{
+    g_autoptr(GError) local = NULL;
+    const VmrErrorDetail *detail;
+    gboolean current = FALSE;
+
+    if (!vmr_hv_snapshot_is_current(dom, name, &current, wait, &local)) {
+        detail = vmr_error_get_detail(local);
+        if (detail && detail->virt_code == VIR_ERR_NO_DOMAIN_SNAPSHOT)
+            return TRUE;
+        g_propagate_error(error, g_steal_pointer(&local));
+        return FALSE;
+    }
+    if (!current)
+        g_set_error(error, VMR_ERROR, VMR_ERROR_INVALID_STATE,
+                    "snapshot '%s' is mirrored, but not the current one of "
+                    "its domain",
+                    name);
+    return current;
+}
+
 static gboolean
 check_mirrored(VmrHv *hv, virDomainPtr ptr, const char *name, guint flags,
                const VmrWait *wait, GError **error)
 {
     g_autoptr(VmrDomain) dom = vmr_domain_new(hv, ptr);
-    gboolean current = FALSE;
 
     if (!(flags & MIRROR_FLAGS)) {
         g_set_error(error, VMR_ERROR, VMR_ERROR_INVALID_STATE,
@@ -172,14 +197,7 @@ check_mirrored(VmrHv *hv, virDomainPtr ptr, const char *name, guint flags,
                     name);
         return FALSE;
     }
-    if (!vmr_hv_snapshot_is_current(dom, name, &current, wait, error))
-        return FALSE;
-    if (!current)
-        g_set_error(error, VMR_ERROR, VMR_ERROR_INVALID_STATE,
-                    "snapshot '%s' is mirrored, but not the current one of "
-                    "its domain",
-                    name);
-    return current;
+    return check_current(dom, name, wait, error);
 }
 
 gboolean
