@@ -262,6 +262,8 @@ def demo() -> None:
 
 
 def main() -> int:
+    # A terminal that cannot draw the tree is no reason to fail.
+    sys.stdout.reconfigure(errors="replace")
     # A demo that is told to end takes its guest with it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
     # libvirt-python prints each error besides raising it, unless told not to.
