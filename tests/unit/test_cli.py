@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import libvirt
 import pytest
@@ -15,6 +16,7 @@ import virmirror
 from virmirror.cli import main
 
 URI = "test:///default"  # its one domain is 'test', with the id 1
+DOCUMENTATION = Path(__file__).resolve().parents[2] / "docs" / "reference" / "cli.rst"
 TEST_UUID = "6695eb01-f6a4-8304-79aa-97f2502e193f"
 CREATE = ("-c", URI, "snapshot-create-as")
 DELETE = ("-c", URI, "snapshot-delete")
@@ -395,6 +397,20 @@ def test_help_of_command_has_the_texts_of_virsh(run, monkeypatch, command, texts
     assert status == 0
     for text in texts:
         assert text in " ".join(out.split())
+
+
+@pytest.mark.parametrize("command", [None, "snapshot-create-as", "snapshot-delete", "blockpull"])
+def test_help_and_reference_have_the_same_options(run, command):
+    _, out, _ = run(*([command] if command else []), "--help")
+    text = DOCUMENTATION.read_text()
+    program = f"virmirror {command}" if command else "virmirror"
+    _, text = text.split(f".. program:: {program}\n")
+    described = " ".join(re.findall(r"^\.\. option:: (.*)", text.split(".. program::")[0], re.M))
+    options = set(re.findall(r"^  (?:-\w.*, )?(--[\w-]+)", out, re.M))
+    words = {"--domain", "--name", "--description", "--snapshotname", "--path"}
+    if command:
+        words.add("--help")
+    assert set(re.findall(r"--[\w-]+", described)) == options - words
 
 
 def test_version_is_that_of_the_package():
