@@ -78,3 +78,14 @@ def test_table_of_flags_has_their_values():
     pattern = r"^\.\. data:: (VIR_\w+)\n   :value: (\d+)$"
     for name, value in re.findall(pattern, REFERENCE, re.MULTILINE):
         assert getattr(virmirror, name) == int(value)
+
+
+def test_page_on_states_has_every_state():
+    stub = pathlib.Path(virmirror.__file__).with_name("_core.pyi").read_text()
+    page = (DOCS / "internals" / "states.rst").read_text()
+    literals = re.findall(
+        r"^_\w*State: TypeAlias = Literal\[(.*?)\]", stub, re.MULTILINE | re.DOTALL
+    )
+    states = {state for literal in literals for state in re.findall(r'"([\w-]+)"', literal)}
+    assert {"creating", "planned"} <= states
+    assert {state for state in states if f"``{state}``" not in page} == set()
