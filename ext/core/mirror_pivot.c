@@ -4,6 +4,7 @@
  * is read from the live XML, the persistent definition and QEMU's locks. */
 
 #include <errno.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "autofd.h"
@@ -232,6 +233,18 @@ sync_copies(const VmrRecord *record, const VmrWait *wait, GError **error)
                          NULL, error);
 }
 
+/* libvirt opens the layers one by one. When one cannot be opened it leaves those
+ * before it in QEMU, under names that it would use again: no second attempt can
+ * get past them. */
+static void
+note_leftovers(GError **error)
+{
+    if (strstr((*error)->message, "Duplicate nodes"))
+        vmr_error_note(error, "an earlier attempt has left layers open in "
+                       "QEMU, so that this mirror cannot be pivoted to any "
+                       "more: abort it");
+}
+
 /* The guest may run on the mirror after a call that failed, and on the overlay
  * after one that did not. */
 static gboolean
@@ -251,6 +264,7 @@ pivot_disk(VmrMirror *mirror, VmrDisk *disk, const VmrWait *wait,
         if (!vmr_error_is_unknown(refused))
             live = vmr_live_read(mirror->dom, wait, NULL);
         if (!live || vmr_truth_of(disk, live) != VMR_TRUTH_PIVOTED) {
+            note_leftovers(&refused);
             g_propagate_error(error, g_steal_pointer(&refused));
             return FALSE;
         }
