@@ -11,15 +11,18 @@ backing chain is still there.
 from __future__ import annotations
 
 import base64
+import hashlib
 import itertools
 import os
 import pathlib
+import struct
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from xml.sax.saxutils import quoteattr
+from typing import BinaryIO
+from xml.sax.saxutils import escape, quoteattr
 
 __all__ = ["MIB", "Writes", "WritesLost", "check", "domain_xml", "make_chain", "wait_for_writes"]
 
@@ -38,6 +41,11 @@ _SLOTS = 256
 _BLOCK = 8192  # bytes a slot
 _BLANK = 4 * MIB  # of which the guest uses up to 3 MiB
 _STAMP = 64 * 1024  # bytes a layer leaves its mark on
+
+# What the base says of its random data: a magic, offset, length and SHA-256.
+_LABEL_OFFSET = 7 * MIB
+_LABEL = struct.Struct("<16sQQ32s")
+_MAGIC = b"virmirror data 1"
 
 
 class WritesLost(AssertionError):
@@ -78,17 +86,20 @@ def make_chain(
     ``names`` are those of its layers, the base first; each one has a mark of
     its own, so that :func:`check` can tell whether it is lost. ``size`` is the
     virtual size, ``data`` how many random bytes the base has besides, both in
-    bytes. Backing names are relative, qcow2 layers are of version 3. Returns
-    the paths, the base first. Raises :exc:`subprocess.CalledProcessError`.
+    bytes; :func:`check` knows them again. Backing names are relative, qcow2
+    layers are of version 3. Returns the paths, the base first. Raises
+    :exc:`ValueError` if ``size`` is too small for all that, and
+    :exc:`subprocess.CalledProcessError`.
     """
+    if size < _stamp_offset(len(names)) + data:
+        raise ValueError(f"{len(names)} layers with {data} bytes of data do not fit into {size}")
     folder = pathlib.Path(folder)
     paths = [folder / name for name in names]
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         raw = pathlib.Path(temporary) / "raw"
         with raw.open("wb") as file:
             file.write(BOOT_SECTOR)
-            file.seek(_stamp_offset(len(names)))
-            file.write(os.urandom(data))
+            _write_data(file, _stamp_offset(len(names)), data)
             file.truncate(size)
         _run("qemu-img", "convert", "-f", "raw", "-O", base_format, str(raw), str(paths[0]))
     below = base_format
@@ -102,6 +113,23 @@ def make_chain(
         write = f"write -q -P {_stamp_byte(layer)} {_stamp_offset(layer)} {_STAMP}"
         _run("qemu-io", "-f", base_format if layer == 0 else "qcow2", "-c", write, str(path))
     return paths
+
+
+def _write_data(file: BinaryIO, offset: int, length: int) -> None:
+    content = os.urandom(length)
+    file.seek(_LABEL_OFFSET)
+    file.write(_LABEL.pack(_MAGIC, offset, length, hashlib.sha256(content).digest()))
+    file.seek(offset)
+    file.write(content)
+
+
+def _has_its_data(file: BinaryIO) -> bool:
+    file.seek(_LABEL_OFFSET)
+    magic, offset, length, digest = _LABEL.unpack(file.read(_LABEL.size))
+    if magic != _MAGIC:
+        return False
+    file.seek(offset)
+    return bool(hashlib.sha256(file.read(length)).digest() == digest)
 
 
 def domain_xml(
@@ -124,7 +152,7 @@ def domain_xml(
         for order, (letter, disk) in enumerate(zip("abcdefgh", disks, strict=False), start=1)
     ]
     return (
-        f"<domain type='qemu'><name>{name}</name><memory unit='b'>{memory}</memory>"
+        f"<domain type='qemu'><name>{escape(name)}</name><memory unit='b'>{memory}</memory>"
         "<vcpu>1</vcpu><os><type arch='x86_64' machine='pc'>hvm</type></os>"
         "<features><acpi/></features><on_reboot>destroy</on_reboot>"
         f"<devices>{''.join(devices)}<controller type='usb' model='none'/>"
@@ -177,6 +205,8 @@ def check(
                 file.seek(_stamp_offset(layer))
                 if file.read(_STAMP) != bytes([_stamp_byte(layer)]) * _STAMP:
                     raise WritesLost(f"{top}: layer {layer} of the backing chain is lost")
+            if not _has_its_data(file):
+                raise WritesLost(f"{top}: the data of the base is lost or changed")
             file.seek(_RING)
             ring = file.read(_SLOTS * _BLOCK)
     rounds = [_round_in(ring, slot, drive, top) for slot in range(_SLOTS)]

@@ -60,10 +60,10 @@ def ring(last, drive=0):
 class Disk:
     """A chain on which the guest has written, without any guest."""
 
-    def __init__(self, folder, layers=("common", "old.qcow2")):
+    def __init__(self, folder, layers=("common", "old.qcow2"), data=0):
         self.folder = folder
         self.layers = len(layers)
-        self.chain = testguest.make_chain(folder, layers, size=16 * MIB)
+        self.chain = testguest.make_chain(folder, layers, size=16 * MIB, data=data)
         self.serial = folder / "serial"
 
     def write(self, slots, offset=RING):
@@ -202,6 +202,23 @@ def test_check_of_a_chain_that_skips_a_layer_names_it(tmp_path):
     run("qemu-img", "rebase", "-u", "-f", "qcow2", "-b", "base", "-F", "qcow2", disk.chain[-1])
     with pytest.raises(WritesLost, match="layer 1 of the backing chain is lost"):
         disk.check()
+
+
+@pytest.mark.parametrize("offset", [10 * MIB, 12 * MIB - 512, 7 * MIB])
+def test_check_of_changed_data_of_the_base_fails(tmp_path, offset):
+    disk = Disk(tmp_path, data=2 * MIB)
+    disk.write(ring(300))
+    disk.report(300)
+    disk.check()
+    disk.io(f"write -q -z {offset} 512")
+    with pytest.raises(WritesLost, match="data of the base is lost or changed"):
+        disk.check()
+
+
+def test_make_chain_that_does_not_fit_makes_nothing(tmp_path):
+    with pytest.raises(ValueError, match="do not fit"):
+        testguest.make_chain(tmp_path, size=16 * MIB, data=8 * MIB)
+    assert not list(tmp_path.iterdir())
 
 
 # ---- the rest --------------------------------------------------------------
