@@ -6,10 +6,13 @@ from __future__ import annotations
 import contextlib
 import itertools
 import pathlib
+import stat
 import xml.etree.ElementTree as ET
+from collections.abc import Iterator
 
 import libvirt
 
+from support.storage import is_written_to
 from virmirror import embed, testguest
 
 JOURNAL = "urn:virmirror:journal"
@@ -69,11 +72,19 @@ class Guest:
     def wait_for_writes(self, more: int = 50) -> int:
         return testguest.wait_for_writes(self.serial, more)
 
+    @contextlib.contextmanager
+    def resting(self) -> Iterator[None]:
+        """Let it write nothing, and leave the processor to the others."""
+        self.dom.suspend()
+        yield
+        self.dom.resume()
+
     def check(self, *tops: pathlib.Path) -> None:
         """Stop the guest; its disks, with these top layers, must be whole."""
+        tops = tops or tuple(self.sources())
         if self.dom.isActive():
             self.dom.destroy()
-        for drive, top in enumerate(tops or self.sources()):
+        for drive, top in enumerate(tops):
             writes = testguest.check(top, self.serial, layers=self.layers, drive=drive)
             assert writes.reported > 20
 
@@ -91,8 +102,12 @@ class Guest:
 
     def sources(self) -> list[pathlib.Path]:
         """The top layer of each disk, as libvirt tells."""
+        return [self.chain(target)[0] for target in self.targets()]
+
+    def targets(self) -> list[str]:
+        """The target name of each disk."""
         targets = ET.fromstring(self.dom.XMLDesc()).findall(".//disk/target")
-        return [self.chain(target.get("dev") or "")[0] for target in targets]
+        return [target.get("dev") or "" for target in targets]
 
     def has_journal(self) -> bool:
         """Whether any trace of a journal is in the domain."""
@@ -101,17 +116,29 @@ class Guest:
 
     def state(self) -> dict[str, object]:
         """Everything that a call that failed must have left as it was."""
+        live = ET.fromstring(self.dom.XMLDesc())
+        jobs = [self.dom.blockJobInfo(target) or {"type": None} for target in self.targets()]
+        folders = [self.path1, self.path2]
         return {
-            "chain": [
-                self.chain(f"vd{letter}") for letter, _ in zip("abcd", self.tops, strict=False)
-            ],
-            "inactive": self.dom.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE),
+            "chains": [self.chain(target) for target in self.targets()],
+            # libvirt keeps an empty element where there once was metadata
+            "inactive": self.dom.isPersistent()
+            and self.dom.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE).replace("  <metadata/>\n", ""),
+            "metadata": [ET.tostring(element) for element in live.findall("metadata/*")],
             "snapshots": self.dom.snapshotListNames(),
-            "journal": self.has_journal(),
-            "files": sorted(str(p) for d in (self.path1, self.path2) for p in d.rglob("*")),
-            "jobs": [self.dom.blockJobInfo(str(top)) for top in self.sources()],
+            "files": {path: _fingerprint(path) for d in folders for path in sorted(d.rglob("*"))},
+            "jobs": [job["type"] for job in jobs],
             "running": self.dom.state(),
         }
+
+
+def _fingerprint(path: pathlib.Path) -> tuple[int, ...]:
+    """What tells a file from another one, or from how it was before."""
+    status = path.lstat()
+    same = (status.st_ino, status.st_mode)
+    if not stat.S_ISREG(status.st_mode) or is_written_to(path):
+        return same
+    return (*same, status.st_size, status.st_mtime_ns)
 
 
 def _numbered(name: str, n: int) -> str:

@@ -1,19 +1,30 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Storage that misbehaves on demand: a file served by qemu-storage-daemon."""
+"""Storage that misbehaves on demand."""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
 import pathlib
+import struct
 import subprocess
+import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from types import TracebackType
+
+# QEMU locks byte 100 + n for a permission that it uses, and 200 + n for one that
+# it lets nobody else use (block/file-posix.c); these are the n.
+READ, WRITE = 0, 1
 
 
 class SlowFile:
-    """While this context is open, ``path`` takes so many bytes a second only.
+    """While this context is open, writing to ``path`` is as slow as said.
 
-    The daemon puts a FUSE mount over the file, so that it keeps its name. It
-    serves writes in its main loop: nothing else can be asked of it meanwhile.
+    qemu-storage-daemon puts a FUSE mount over the file, so that it keeps its
+    name. What is under way at the end fails: nobody should use the file any more.
     """
 
     def __init__(self, path: pathlib.Path, bytes_per_second: int) -> None:
@@ -27,18 +38,20 @@ class SlowFile:
                 "--export",
                 f"type=fuse,id=export,node-name=node,mountpoint={path},writable=on,growable=on,"
                 "allow-other=off",
-            ]
+            ],
+            stdin=subprocess.DEVNULL,
         )
         end = time.monotonic() + 10
-        while f" {path} fuse" not in pathlib.Path("/proc/self/mounts").read_text():
+        while not self._is_mounted():
             assert self._daemon.poll() is None and time.monotonic() < end
             time.sleep(0.01)
 
     def close(self) -> None:
-        """Unmount the file; what is still to be written fails."""
+        # It may be busy with a write for long; the mount goes with it or by hand.
         self._daemon.kill()
         self._daemon.wait()
-        subprocess.run(["umount", "--lazy", str(self.path)], check=True)
+        if self._is_mounted():
+            subprocess.run(["umount", "--lazy", str(self.path)], check=True)
 
     def __enter__(self) -> SlowFile:
         return self
@@ -50,3 +63,73 @@ class SlowFile:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _is_mounted(self) -> bool:
+        mounts = pathlib.Path("/proc/self/mounts").read_text()
+        return f" {self.path} fuse" in mounts
+
+
+def is_written_to(path: pathlib.Path) -> bool:
+    """Whether a QEMU, or one of its tools, has the image open for writing."""
+    with path.open("rb") as file:
+        asked = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, 100 + WRITE, 1, 0)
+        answer = fcntl.fcntl(file, fcntl.F_OFD_GETLK, asked)
+    return struct.unpack("hhqqi", answer)[0] != fcntl.F_UNLCK
+
+
+@contextlib.contextmanager
+def denied(path: pathlib.Path, permission: int) -> Iterator[None]:
+    """Let no QEMU open the image in order to READ, or WRITE, it."""
+    with path.open("rb") as file:
+        lock = struct.pack("hhqqi", fcntl.F_RDLCK, os.SEEK_SET, 200 + permission, 1, 0)
+        fcntl.fcntl(file, fcntl.F_OFD_SETLK, lock)
+        yield
+
+
+@contextlib.contextmanager
+def _once(
+    condition: Callable[[], bool], fault: Callable[[], AbstractContextManager[None]]
+) -> Iterator[None]:
+    """Inject the fault as soon as the condition holds, to the end of the context."""
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.is_set():
+            if condition():
+                with fault():
+                    ended.wait()
+            time.sleep(0.0005)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def denied_once_written(
+    path: pathlib.Path, permission: int, awaited: pathlib.Path
+) -> AbstractContextManager[None]:
+    """The same from the moment on that a QEMU writes to the image ``awaited``."""
+    # whoever creates them takes locks, too, but the awaited one comes first
+    return _once(lambda: path.exists() and is_written_to(awaited), lambda: denied(path, permission))
+
+
+@contextlib.contextmanager
+def missing(path: pathlib.Path) -> Iterator[None]:
+    """The file is away for a while."""
+    away = path.with_name(path.name + ".away")
+    path.rename(away)
+    try:
+        yield
+    finally:
+        away.rename(path)
+
+
+def missing_once_released(
+    path: pathlib.Path, awaited: pathlib.Path
+) -> AbstractContextManager[None]:
+    """The same from the moment on that QEMU has let go of the image ``awaited``."""
+    return _once(lambda: not is_written_to(awaited), lambda: missing(path))
