@@ -22,8 +22,8 @@
 
 /* libvirt handles the end of a job after QEMU has dropped it: for so long a
  * look that fits neither is looked at again. */
-#define SETTLE_STEP 50
-#define SETTLE_STEPS 40
+#define SETTLE_STEP 50 /* ms */
+#define SETTLE_TIME (2 * G_TIME_SPAN_SECOND)
 
 typedef struct {
     gint refs; /* atomic */
@@ -139,22 +139,24 @@ gboolean
 vmr_jobs_wait_until(VmrJobs *jobs, VmrLookFunc look, gpointer data,
                     const VmrWait *wait, GError **error)
 {
-    int settling = 0;
+    gint64 settled = 0; /* when it has to be; 0: nothing is settling */
 
     for (;;) {
         int poll_ms = jobs->poll_ms;
+        gboolean last = settled != 0 && g_get_monotonic_time() >= settled;
 
-        switch (look(data, settling >= SETTLE_STEPS, wait, error)) {
+        switch (look(data, last, wait, error)) {
         case VMR_LOOK_DONE:
             return TRUE;
         case VMR_LOOK_FAILED:
             return FALSE;
         case VMR_LOOK_SETTLING:
-            settling++;
+            if (settled == 0)
+                settled = g_get_monotonic_time() + SETTLE_TIME;
             poll_ms = SETTLE_STEP;
             break;
         case VMR_LOOK_AGAIN:
-            settling = 0;
+            settled = 0;
             break;
         }
         if (!jobs_wait(jobs, poll_ms, wait, error))
