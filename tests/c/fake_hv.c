@@ -195,6 +195,9 @@ take_fault(FakeHv *fake, VmrHvOp op)
     if (op == VMR_HV_EVENTS_CLOSE)
         return fault == FAKE_FAULT_DEATH && fake->reached ? fault
                                                           : FAKE_FAULT_NONE;
+    if (!fake->reached && fake->fault_on != VMR_HV_LAST &&
+        fake->fault_on != op)
+        return FAKE_FAULT_NONE;
     if (!fake->reached && --fake->fault_in > 0)
         return FAKE_FAULT_NONE;
     if (fake->reached && fault != FAKE_FAULT_DEATH)
@@ -225,6 +228,10 @@ perform_with(FakeHv *fake, FakeFault fault, VmrHvCall *call, GError **error)
         return fail_call(call, error);
     while (fault == FAKE_FAULT_HANG && fake->fault == FAKE_FAULT_HANG)
         pthread_cond_wait(&fake->cond, &fake->mutex);
+    if (!ops[call->op])
+        return fake_refuse(error, VIR_ERR_NO_SUPPORT,
+                           "this function is not supported by the connection "
+                           "driver: %s", vmr_hv_op_name(call->op));
     if (!ops[call->op](fake, call, error))
         return FALSE;
     return fault == FAKE_FAULT_AFTER ? fail_call(call, error) : TRUE;
@@ -250,14 +257,27 @@ perform(VmrHv *hv, VmrHvCall *call, GError **error)
     return ok;
 }
 
-void
-fake_hv_set_fault(FakeHv *fake, FakeFault fault, guint n)
+static void
+set_fault(FakeHv *fake, FakeFault fault, guint n, VmrHvOp op)
 {
     pthread_mutex_lock(&fake->mutex);
     fake->fault = fault;
     fake->fault_in = n;
+    fake->fault_on = op;
     fake->reached = FALSE;
     pthread_mutex_unlock(&fake->mutex);
+}
+
+void
+fake_hv_set_fault(FakeHv *fake, FakeFault fault, guint n)
+{
+    set_fault(fake, fault, n, VMR_HV_LAST);
+}
+
+void
+fake_hv_set_fault_on(FakeHv *fake, FakeFault fault, VmrHvOp op)
+{
+    set_fault(fake, fault, 1, op);
 }
 
 gboolean

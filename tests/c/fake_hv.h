@@ -93,6 +93,9 @@ VmrSnapSpec *fake_hv_spec(const FakeHv *fake, guint n_disks, gboolean reuse);
  * events is not counted: it happens at any time in a thread of its own. */
 void fake_hv_set_fault(FakeHv *fake, FakeFault fault, guint n);
 
+/* Let the next call of @op have @fault. */
+void fake_hv_set_fault_on(FakeHv *fake, FakeFault fault, VmrHvOp op);
+
 /* Take the fault away; whether it was reached. Calls that hang go on. */
 gboolean fake_hv_release(FakeHv *fake);
 

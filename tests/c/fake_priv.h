@@ -41,6 +41,7 @@ struct FakeHv {
     pthread_cond_t cond;
     FakeFault fault;
     guint fault_in; /* calls until then */
+    VmrHvOp fault_on; /* that count, LAST: all */
     gboolean reached;
     VmrHvOp fault_op;
     guint under_way;

@@ -189,8 +189,7 @@ test_cleanup_fails_first_error_and_journal_stay(void)
     g_autofree char *journal = NULL;
     g_autoptr(GError) error = NULL;
 
-    /* the copy is call 20 and the last one that is made */
-    fake_hv_set_fault(fake, FAKE_FAULT_DEATH, 20);
+    fake_hv_set_fault_on(fake, FAKE_FAULT_DEATH, VMR_HV_BLOCK_COPY);
     g_assert_null(create(fake, spec, VMR_MIRROR_REUSE_EXTERNAL, &error));
     g_assert_true(fake_hv_release(fake));
     g_assert_nonnull(strstr(error->message, "virDomainBlockCopy; undoing it "

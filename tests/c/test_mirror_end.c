@@ -338,7 +338,7 @@ test_pivot_hangs_leaves_at_the_deadline(void)
 
     wait.call_timeout = 100 * G_TIME_SPAN_MILLISECOND;
     /* a pivot is not given up for a slow call, but for the deadline */
-    fake_hv_set_fault(fake, FAKE_FAULT_HANG, 5);
+    fake_hv_set_fault_on(fake, FAKE_FAULT_HANG, VMR_HV_BLOCK_JOB_ABORT);
     g_assert_false(vmr_mirror_pivot(mirror, &wait, &error));
     g_assert_cmpint(g_get_monotonic_time(), >=, wait.deadline);
     g_assert_true(vmr_error_is_unknown(error));

@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+#include <libvirt/libvirt.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include "error.h"
+#include "evloop.h"
+#include "job.h"
+
+/* The first test: nothing has started the loop before. */
+static void
+test_not_started_not_running(void)
+{
+    g_assert_false(vmr_evloop_is_running());
+}
+
+static void
+test_start_twice_runs_once(void)
+{
+    g_autoptr(GError) error = NULL;
+
+    g_assert_true(vmr_evloop_start(&error));
+    g_assert_no_error(error);
+    g_assert_true(vmr_evloop_is_running());
+    g_assert_true(vmr_evloop_start(&error));
+    g_assert_no_error(error);
+}
+
+static void
+test_events_of_libvirt_arrive(void)
+{
+    gboolean started = vmr_evloop_start(NULL);
+    virConnectPtr conn = virConnectOpen("test:///default");
+    virDomainPtr ptr = virDomainLookupByName(conn, "test");
+    g_autoptr(VmrDomain) dom = vmr_domain_new(vmr_hv_libvirt(), ptr);
+    VmrWait wait = vmr_wait_for(30, NULL);
+    g_autoptr(GError) error = NULL;
+    VmrJobs *jobs = vmr_jobs_open(dom, &wait, &error);
+    gboolean rang = FALSE;
+
+    g_assert_no_error(error);
+    g_assert_true(started);
+    g_assert_true(vmr_hv_suspend(dom, &wait, &error));
+    g_assert_no_error(error);
+    g_assert_true(
+        vmr_wait_fd(&wait, vmr_jobs_get_fd(jobs), 20000, &rang, NULL));
+    g_assert_true(rang);
+    vmr_jobs_close(jobs);
+    virDomainFree(ptr);
+    virConnectClose(conn);
+}
+
+static void
+on_alarm(int number G_GNUC_UNUSED)
+{
+}
+
+/* A signal is for the program's threads, not for the loop's: with the only
+ * one of ours blocking it, it stays pending. */
+static void
+test_thread_takes_no_signals(void)
+{
+    struct sigaction action = {.sa_handler = on_alarm};
+    struct sigaction before;
+    sigset_t usr1;
+    sigset_t pending;
+
+    g_assert_true(vmr_evloop_start(NULL));
+    sigemptyset(&usr1);
+    sigaddset(&usr1, SIGUSR1);
+    sigaction(SIGUSR1, &action, &before);
+    pthread_sigmask(SIG_BLOCK, &usr1, NULL);
+    kill(getpid(), SIGUSR1);
+    g_usleep(50000);
+    sigpending(&pending);
+    g_assert_true(sigismember(&pending, SIGUSR1));
+    pthread_sigmask(SIG_UNBLOCK, &usr1, NULL);
+    sigaction(SIGUSR1, &before, NULL);
+}
+
+int
+main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    g_test_add_func("/evloop/not_started_not_running",
+                    test_not_started_not_running);
+    g_test_add_func("/evloop/start_twice_runs_once",
+                    test_start_twice_runs_once);
+    g_test_add_func("/evloop/events_of_libvirt_arrive",
+                    test_events_of_libvirt_arrive);
+    g_test_add_func("/evloop/thread_takes_no_signals",
+                    test_thread_takes_no_signals);
+    return g_test_run();
+}
