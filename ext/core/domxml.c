@@ -296,6 +296,64 @@ vmr_domxml_dup_metadata(const char *xml, const char *uri, char **text,
     return TRUE;
 }
 
+static xmlNode *
+find_disk_node(xmlDoc *doc, const char *target)
+{
+    xmlNode *devices = vmr_xml_child(xmlDocGetRootElement(doc), "devices");
+    xmlNode *disk = devices ? vmr_xml_child(devices, "disk") : NULL;
+
+    for (; disk; disk = vmr_xml_next(disk)) {
+        xmlNode *node = vmr_xml_child(disk, "target");
+        g_autofree char *dev = node ? vmr_xml_dup_attr(node, "dev") : NULL;
+
+        if (g_strcmp0(dev, target) == 0)
+            return disk;
+    }
+    return NULL;
+}
+
+char *
+vmr_domxml_set_source(const char *xml, const char *target, const char *path,
+                      const char *format, GError **error)
+{
+    g_autoptr(xmlDoc) doc = vmr_xml_parse(xml, VMR_DOMXML_MAX_SIZE, MAX_DEPTH,
+                                          "domain", WHAT, error);
+    g_autofree char *type = NULL;
+    xmlNode *disk;
+    xmlNode *driver;
+    xmlNode *source;
+    xmlNode *chain;
+
+    if (!doc)
+        return NULL;
+    disk = find_disk_node(doc, target);
+    driver = disk ? vmr_xml_child(disk, "driver") : NULL;
+    source = disk ? vmr_xml_child(disk, "source") : NULL;
+    if (!driver || !source) {
+        g_set_error(error, VMR_ERROR, VMR_ERROR_NOT_FOUND,
+                    "the definition has no disk '%s' with a driver and a "
+                    "source",
+                    target);
+        return NULL;
+    }
+    type = vmr_xml_dup_attr(disk, "type");
+    if (g_strcmp0(type, "file") != 0 && g_strcmp0(type, "block") != 0) {
+        g_set_error(error, VMR_ERROR, VMR_ERROR_NOT_SUPPORTED,
+                    "disk '%s' of the definition is neither on a file nor on "
+                    "a block device",
+                    target);
+        return NULL;
+    }
+    vmr_xml_set(driver, "type", format);
+    vmr_xml_set(source, g_str_equal(type, "file") ? "file" : "dev", path);
+    chain = vmr_xml_child(disk, "backingStore");
+    if (chain) {
+        xmlUnlinkNode(chain);
+        xmlFreeNode(chain);
+    }
+    return vmr_xml_format(xmlDocGetRootElement(doc));
+}
+
 /* As libvirt does: a target comes first, a path is only one if it is
  * absolute, and a path that two disks have names neither. */
 VmrDomDisk *

@@ -64,6 +64,14 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(VmrDomXml, vmr_domxml_free)
 gboolean vmr_domxml_dup_metadata(const char *xml, const char *uri, char **text,
                                  GError **error);
 
+/* @xml, a persistent definition, with @path of @format as the source of the
+ * disk @target and without its backing chain, which libvirt then reads from the
+ * headers; owned. Only disks on files and block devices.
+ * Errors: INVALID_SPEC, NOT_FOUND, NOT_SUPPORTED. */
+char *vmr_domxml_set_source(const char *xml, const char *target,
+                            const char *path, const char *format,
+                            GError **error);
+
 /* The disk whose target is @name, or whose source path is, as libvirt looks
  * disks up; borrowed, NULL: none. */
 VmrDomDisk *vmr_domxml_find(const VmrDomXml *dom, const char *name);

@@ -11,6 +11,7 @@ static const char *const op_names[VMR_HV_LAST] = {
     [VMR_HV_GET_XML] = "virDomainGetXMLDesc",
     [VMR_HV_GET_STATE] = "virDomainGetState",
     [VMR_HV_IS_PERSISTENT] = "virDomainIsPersistent",
+    [VMR_HV_DEFINE] = "virDomainDefineXMLFlags",
     [VMR_HV_SUSPEND] = "virDomainSuspend",
     [VMR_HV_RESUME] = "virDomainResume",
     [VMR_HV_SNAPSHOT_CREATE] = "virDomainSnapshotCreateXML",
@@ -45,6 +46,7 @@ op_is_harmless(VmrHvOp op)
     case VMR_HV_EVENTS_OPEN:
     case VMR_HV_EVENTS_CLOSE:
         return TRUE;
+    case VMR_HV_DEFINE:
     case VMR_HV_SUSPEND:
     case VMR_HV_RESUME:
     case VMR_HV_SNAPSHOT_CREATE:
@@ -234,6 +236,15 @@ vmr_hv_is_persistent(const VmrDomain *dom, gboolean *persistent,
         return FALSE;
     *persistent = call.number != 0;
     return TRUE;
+}
+
+gboolean
+vmr_hv_define(const VmrDomain *dom, const char *xml, const VmrWait *wait,
+              GError **error)
+{
+    VmrHvCall call = {.op = VMR_HV_DEFINE, .xml = xml};
+
+    return call_perform(dom, &call, wait, error);
 }
 
 gboolean

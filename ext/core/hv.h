@@ -21,6 +21,7 @@ typedef enum {
     VMR_HV_GET_XML,
     VMR_HV_GET_STATE,
     VMR_HV_IS_PERSISTENT,
+    VMR_HV_DEFINE,
     VMR_HV_SUSPEND,
     VMR_HV_RESUME,
     VMR_HV_SNAPSHOT_CREATE,
@@ -130,6 +131,11 @@ gboolean vmr_hv_get_state(const VmrDomain *dom, int *state, int *reason,
 /* Whether the domain has a persistent definition (virDomainIsPersistent). */
 gboolean vmr_hv_is_persistent(const VmrDomain *dom, gboolean *persistent,
                               const VmrWait *wait, GError **error);
+
+/* Make @xml the persistent definition of the domain it names
+ * (virDomainDefineXMLFlags, validated); a running domain is not touched. */
+gboolean vmr_hv_define(const VmrDomain *dom, const char *xml,
+                       const VmrWait *wait, GError **error);
 
 /* Stop the guest's CPUs (virDomainSuspend). */
 gboolean vmr_hv_suspend(const VmrDomain *dom, const VmrWait *wait,

@@ -57,6 +57,19 @@ is_persistent(VmrHvCall *call)
 }
 
 static gboolean
+define(VmrHvCall *call)
+{
+    virDomainPtr defined =
+        virDomainDefineXMLFlags(virDomainGetConnect(call->dom), call->xml,
+                                VIR_DOMAIN_DEFINE_VALIDATE);
+
+    if (!defined)
+        return FALSE;
+    virDomainFree(defined);
+    return TRUE;
+}
+
+static gboolean
 suspend(VmrHvCall *call)
 {
     return virDomainSuspend(call->dom) == 0;
@@ -330,6 +343,7 @@ static gboolean (*const plain_ops[VMR_HV_LAST])(VmrHvCall *call) = {
     [VMR_HV_GET_XML] = get_xml,
     [VMR_HV_GET_STATE] = get_state,
     [VMR_HV_IS_PERSISTENT] = is_persistent,
+    [VMR_HV_DEFINE] = define,
     [VMR_HV_SUSPEND] = suspend,
     [VMR_HV_RESUME] = resume,
     [VMR_HV_SNAPSHOT_CREATE] = snapshot_create,

@@ -55,11 +55,15 @@ static gboolean
 store(const VmrDomain *dom, const char *xml, const VmrWait *wait,
       GError **error)
 {
-    guint impact = VIR_DOMAIN_AFFECT_LIVE;
+    guint impact = 0;
     gboolean persistent = FALSE;
+    int state;
 
-    if (!vmr_hv_is_persistent(dom, &persistent, wait, error))
+    if (!vmr_hv_is_persistent(dom, &persistent, wait, error) ||
+        !vmr_hv_get_state(dom, &state, NULL, wait, error))
         return FALSE;
+    if (state != VIR_DOMAIN_SHUTOFF)
+        impact |= VIR_DOMAIN_AFFECT_LIVE;
     if (persistent)
         impact |= VIR_DOMAIN_AFFECT_CONFIG;
     return vmr_hv_set_metadata(dom, xml, xml ? VMR_JOURNAL_KEY : NULL,

@@ -41,3 +41,18 @@ vmr_live_read_inactive(const VmrDomain *dom, VmrDomXml **xml,
     *xml = vmr_domxml_parse(text, error);
     return *xml != NULL;
 }
+
+gboolean
+vmr_live_set_source(const VmrDomain *dom, const char *target, const char *path,
+                    const char *format, const VmrWait *wait, GError **error)
+{
+    g_autofree char *now =
+        vmr_hv_get_xml(dom, VIR_DOMAIN_XML_INACTIVE | VIR_DOMAIN_XML_SECURE,
+                       wait, error);
+    g_autofree char *then = NULL;
+
+    if (!now)
+        return FALSE;
+    then = vmr_domxml_set_source(now, target, path, format, error);
+    return then && vmr_hv_define(dom, then, wait, error);
+}

@@ -19,4 +19,10 @@ VmrDomXml *vmr_live_read(const VmrDomain *dom, const VmrWait *wait,
 gboolean vmr_live_read_inactive(const VmrDomain *dom, VmrDomXml **xml,
                                 const VmrWait *wait, GError **error);
 
+/* Have the persistent definition of @dom name @path, of @format, as the source
+ * of the disk @target; the running domain stays as it is. */
+gboolean vmr_live_set_source(const VmrDomain *dom, const char *target,
+                             const char *path, const char *format,
+                             const VmrWait *wait, GError **error);
+
 G_END_DECLS

@@ -164,6 +164,8 @@ vmr_record_format(const VmrRecord *record)
     vmr_xml_set(root, "snapshot", record->snapshot);
     vmr_xml_set(root, "domain", record->uuid);
     vmr_xml_set(root, "state", vmr_state_name(record->state));
+    if (record->paused)
+        vmr_xml_set(root, "paused", "yes");
     for (guint i = 0; i < record->disks->len; i++)
         format_disk(root, g_ptr_array_index(record->disks, i));
     return vmr_xml_format(root);
@@ -228,11 +230,24 @@ parse_state(const xmlNode *node, const char *const *names, guint n_names,
     return FALSE;
 }
 
+/* The attribute @name of @node, "yes" or not there. */
+static gboolean
+parse_flag(const xmlNode *node, const char *name, gboolean *flag,
+           GError **error)
+{
+    g_autofree char *text = vmr_xml_dup_attr(node, name);
+
+    *flag = text != NULL;
+    if (!text || g_str_equal(text, "yes"))
+        return TRUE;
+    set_error(error, "'%s' is no value for '%s'", text, name);
+    return FALSE;
+}
+
 static VmrFile *
 parse_file(const xmlNode *node, GError **error)
 {
     g_autoptr(VmrFile) file = g_new0(VmrFile, 1);
-    g_autofree char *created = vmr_xml_dup_attr(node, "created");
     g_autofree char *dev = vmr_xml_dup_attr(node, "dev");
 
     file->path = parse_text(node, "path", MAX_PATH, error);
@@ -245,11 +260,8 @@ parse_file(const xmlNode *node, GError **error)
     file->format = parse_text(node, "format", MAX_NAME, error);
     if (!file->format)
         return NULL;
-    if (created && !g_str_equal(created, "yes")) {
-        set_error(error, "'%s' is no value for 'created'", created);
+    if (!parse_flag(node, "created", &file->created, error))
         return NULL;
-    }
-    file->created = created != NULL;
     if (dev && (!parse_number(node, "dev", &file->dev, error) ||
                 !parse_number(node, "ino", &file->ino, error)))
         return NULL;
@@ -362,6 +374,8 @@ vmr_record_parse(const char *xml, GError **error)
                      error))
         return NULL;
     record->state = state;
+    if (!parse_flag(root, "paused", &record->paused, error))
+        return NULL;
     record->snapshot = parse_text(root, "snapshot", MAX_NAME, error);
     if (!record->snapshot)
         return NULL;

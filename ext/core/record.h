@@ -59,6 +59,7 @@ typedef struct {
     char *snapshot;      /* name */
     char *uuid;          /* of the domain */
     VmrState state;
+    gboolean paused;     /* the guest's CPUs are being, or were stopped by us */
     GPtrArray *disks;    /* of VmrDisk */
 } VmrRecord;
 

@@ -9,7 +9,8 @@ static const char *const truth_names[VMR_TRUTH_LAST] = {
     [VMR_TRUTH_SOURCE] = "source",   [VMR_TRUTH_OVERLAY] = "overlay",
     [VMR_TRUTH_MIRRORING] = "mirroring", [VMR_TRUTH_READY] = "ready",
     [VMR_TRUTH_ENDING] = "ending",   [VMR_TRUTH_PIVOTED] = "pivoted",
-    [VMR_TRUTH_UNDOING] = "undoing", [VMR_TRUTH_OTHER] = "other",
+    [VMR_TRUTH_RETURNING] = "returning", [VMR_TRUTH_UNDOING] = "undoing",
+    [VMR_TRUTH_OTHER] = "other",
 };
 
 const char *
@@ -19,12 +20,12 @@ vmr_truth_name(VmrTruth truth)
     return truth_names[truth];
 }
 
-/* Whether @now has a job @kind that goes from the overlay to @file. */
+/* Whether @now has a job @kind that goes from @top to @file. */
 static gboolean
-has_job_to(const VmrDisk *disk, const VmrDomDisk *now, const char *kind,
-           const VmrFile *file)
+has_job(const VmrDomDisk *now, const char *kind, const VmrFile *top,
+        const VmrFile *file)
 {
-    return g_strcmp0(vmr_domdisk_source(now), disk->overlay->path) == 0 &&
+    return g_strcmp0(vmr_domdisk_source(now), top->path) == 0 &&
            g_strcmp0(now->mirror->path, file->path) == 0 &&
            g_strcmp0(now->mirror_job, kind) == 0;
 }
@@ -32,9 +33,12 @@ has_job_to(const VmrDisk *disk, const VmrDomDisk *now, const char *kind,
 static VmrTruth
 truth_of_job(const VmrDisk *disk, const VmrDomDisk *now)
 {
-    gboolean undoing = has_job_to(disk, now, "active-commit", disk->source);
+    gboolean undoing =
+        has_job(now, "active-commit", disk->overlay, disk->source);
 
-    if (!undoing && !has_job_to(disk, now, "copy", disk->mirror))
+    if (has_job(now, "copy", disk->mirror, disk->overlay))
+        return VMR_TRUTH_RETURNING;
+    if (!undoing && !has_job(now, "copy", disk->overlay, disk->mirror))
         return VMR_TRUTH_OTHER;
     switch (now->ready) {
     case VMR_READY_NO:
@@ -97,14 +101,17 @@ check_lock(const VmrDisk *disk, const VmrFile *file, gboolean written,
 }
 
 gboolean
-vmr_truth_check_locks(const VmrDisk *disk, VmrTruth truth, GError **error)
+vmr_truth_check_locks(const VmrDisk *disk, VmrTruth truth, gboolean leaked,
+                      GError **error)
 {
     gboolean both = truth == VMR_TRUTH_MIRRORING || truth == VMR_TRUTH_READY;
+    gboolean overlay = both || truth == VMR_TRUTH_OVERLAY;
+    gboolean mirror = both || truth == VMR_TRUTH_PIVOTED;
 
-    return check_lock(disk, disk->overlay, both || truth == VMR_TRUTH_OVERLAY,
-                      error) &&
-           check_lock(disk, disk->mirror, both || truth == VMR_TRUTH_PIVOTED,
-                      error);
+    return ((leaked && !overlay) ||
+            check_lock(disk, disk->overlay, overlay, error)) &&
+           ((leaked && !mirror) ||
+            check_lock(disk, disk->mirror, mirror, error));
 }
 
 gboolean

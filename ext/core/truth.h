@@ -18,6 +18,7 @@ typedef enum {
     VMR_TRUTH_READY,     /* the same, and both sides are in step */
     VMR_TRUTH_ENDING,    /* libvirt asked QEMU to pivot or abort */
     VMR_TRUTH_PIVOTED,   /* the mirror is the top, no copy runs */
+    VMR_TRUTH_RETURNING, /* copying from the mirror back to the overlay */
     VMR_TRUTH_UNDOING,   /* committing the overlay back into the source */
     VMR_TRUTH_OTHER,     /* none of it: somebody else's doing */
     VMR_TRUTH_LAST
@@ -32,9 +33,10 @@ const char *vmr_truth_name(VmrTruth truth);
 /* Whether QEMU's locks fit @truth: who is written to is locked, who is not is
  * free; files that cannot tell fit everything. With MIRRORING and READY the
  * overlay and the mirror are written to, with OVERLAY the overlay, with
- * PIVOTED the mirror. Errors: DIVERGED, IO, NOT_FOUND. */
+ * PIVOTED the mirror. With @leaked, what is not written to may still be open.
+ * Errors: DIVERGED, IO, NOT_FOUND. */
 gboolean vmr_truth_check_locks(const VmrDisk *disk, VmrTruth truth,
-                               GError **error);
+                               gboolean leaked, GError **error);
 
 /* Whether the persistent definition @inactive (NULL: transient domain, TRUE)
  * has @path as the source of @disk. Errors: DIVERGED. */
