@@ -22,6 +22,7 @@ vmr_mirror_new(VmrHv *hv, virDomainPtr dom)
     VmrMirror *mirror = g_new0(VmrMirror, 1);
 
     mirror->dom = vmr_domain_new(hv, dom);
+    mirror->leftovers = g_ptr_array_new_with_free_func(g_free);
     return mirror;
 }
 
@@ -31,6 +32,7 @@ vmr_mirror_free(VmrMirror *mirror)
     if (!mirror)
         return;
     vmr_record_free(mirror->record);
+    g_ptr_array_unref(mirror->leftovers);
     vmr_domain_free(mirror->dom);
     g_free(mirror);
 }
@@ -39,6 +41,12 @@ const VmrRecord *
 vmr_mirror_get_record(const VmrMirror *mirror)
 {
     return mirror->record;
+}
+
+const GPtrArray *
+vmr_mirror_get_leftovers(const VmrMirror *mirror)
+{
+    return mirror->leftovers;
 }
 
 gboolean
@@ -176,6 +184,7 @@ look_at_disk(const VmrDisk *disk, const VmrDomXml *live, gboolean last,
         return VMR_LOOK_FAILED;
     case VMR_TRUTH_SOURCE:
     case VMR_TRUTH_ENDING:
+    case VMR_TRUTH_RETURNING:
     case VMR_TRUTH_UNDOING:
     case VMR_TRUTH_OTHER:
     case VMR_TRUTH_LAST:
@@ -293,7 +302,7 @@ is_proven(VmrMirror *mirror, const VmrDisk *disk, VmrTruth truth,
     }
     return vmr_truth_check_inactive(disk, top_path(disk, truth), inactive,
                                     error) &&
-           vmr_truth_check_locks(disk, truth, error);
+           vmr_truth_check_locks(disk, truth, mirror->leaked, error);
 }
 
 gboolean

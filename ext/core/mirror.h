@@ -52,6 +52,11 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(VmrMirror, vmr_mirror_free)
 /* What is known of it as of the last call; borrowed, valid until the next. */
 const VmrRecord *vmr_mirror_get_record(const VmrMirror *mirror);
 
+/* Paths (of char *) of files that virmirror had created, that are not needed
+ * any more, and that could not be removed since somebody has them open;
+ * borrowed. */
+const GPtrArray *vmr_mirror_get_leftovers(const VmrMirror *mirror);
+
 /* Wait until all its disks are ready to be pivoted.
  * Errors: JOB_FAILED (names the disk, and why where that can be told),
  * DIVERGED, INVALID_STATE, BUSY, VIRT, TIMEOUT, CANCELLED. */
@@ -79,6 +84,24 @@ GArray *vmr_mirror_get_progress(VmrMirror *mirror, const VmrWait *wait,
  * DIVERGED, JOB_FAILED, INVALID_STATE, BUSY, VIRT, TIMEOUT, CANCELLED. */
 gboolean vmr_mirror_pivot(VmrMirror *mirror, const VmrWait *wait,
                           GError **error);
+
+typedef struct {
+    gboolean atomic;     /* all disks or none */
+    double pause_budget; /* seconds that the guest may be suspended; negative:
+                          * it is not suspended at all */
+} VmrCutOver;
+
+/* The same with the guest suspended meanwhile, so that a crash at any moment
+ * leaves both sides with the same content: lift the bandwidth limit, wait until
+ * what is left to be mirrored fits into the budget, suspend, pivot all disks,
+ * prove, resume. With @how->atomic, disks that were pivoted before another one
+ * failed are mirrored and pivoted back. *@pause is how long, in seconds, the
+ * guest was suspended. A guest that was paused before stays so.
+ * Errors: as vmr_mirror_pivot(); TIMEOUT with the figures when the mirrors do
+ * not converge. */
+gboolean vmr_mirror_cut_over(VmrMirror *mirror, const VmrCutOver *how,
+                             double *pause, const VmrWait *wait,
+                             GError **error);
 
 /* Drop the mirrors and prove that the guest goes on with the overlays, which
  * stay; mirrors that virmirror created are removed, as are libvirt's record of

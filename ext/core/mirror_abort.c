@@ -58,18 +58,55 @@ vmr_mirror_forget(VmrMirror *mirror, const VmrWait *wait, GError **error)
 }
 
 gboolean
+vmr_mirror_resume_guest(VmrMirror *mirror, const VmrWait *wait, GError **error)
+{
+    int state;
+    int reason;
+
+    if (!mirror->record->paused)
+        return TRUE;
+    if (!vmr_hv_get_state(mirror->dom, &state, &reason, wait, error))
+        return FALSE;
+    /* paused for any other reason, it was not us, or not us alone */
+    if (state == VIR_DOMAIN_PAUSED && reason == VIR_DOMAIN_PAUSED_USER &&
+        !vmr_hv_resume(mirror->dom, wait, error))
+        return FALSE;
+    mirror->record->paused = FALSE;
+    return vmr_journal_save(mirror->dom, mirror->record, wait, error);
+}
+
+/* Remove @file; one that somebody still holds is left and noted. */
+static gboolean
+drop_file(VmrMirror *mirror, const VmrFile *file, const VmrWait *wait,
+          GError **error)
+{
+    g_autoptr(GError) local = NULL;
+
+    if (vmr_mirror_remove_file(file, wait, &local))
+        return TRUE;
+    if (g_error_matches(local, VMR_ERROR, VMR_ERROR_BUSY)) {
+        g_ptr_array_add(mirror->leftovers, g_strdup(file->path));
+        return TRUE;
+    }
+    g_propagate_error(error, g_steal_pointer(&local));
+    return FALSE;
+}
+
+gboolean
 vmr_mirror_finish(VmrMirror *mirror, const VmrWait *wait, GError **error)
 {
     GPtrArray *disks = mirror->record->disks;
 
+    if (!vmr_mirror_resume_guest(mirror, wait, error))
+        return FALSE;
     for (guint i = 0; i < disks->len; i++) {
         const VmrDisk *disk = g_ptr_array_index(disks, i);
         gboolean pivoted = disk->state == VMR_DISK_STATE_PIVOTED;
         gboolean unused = disk->state == VMR_DISK_STATE_PLANNED;
 
         if (((pivoted || unused) &&
-             !vmr_mirror_remove_file(disk->overlay, wait, error)) ||
-            (!pivoted && !vmr_mirror_remove_file(disk->mirror, wait, error)))
+             !drop_file(mirror, disk->overlay, wait, error)) ||
+            (!pivoted && !drop_file(mirror, disk->mirror, wait, error)))
             return FALSE;
     }
     if (!vmr_mirror_forget(mirror, wait, error))
@@ -176,6 +213,7 @@ check_abortable(VmrMirror *mirror, VmrDisk *disk, const VmrDomXml *live,
         disk->state = VMR_DISK_STATE_ABORTING;
         return TRUE;
     case VMR_TRUTH_ENDING:
+    case VMR_TRUTH_RETURNING:
     case VMR_TRUTH_OTHER:
     case VMR_TRUTH_LAST:
         break;

@@ -182,23 +182,29 @@ take_snapshot(VmrMirror *mirror, const char *description, guint flags,
     return TRUE;
 }
 
-static gboolean
-start_copies(VmrMirror *mirror, const VmrWait *wait, GError **error)
+gboolean
+vmr_mirror_start_copy(VmrMirror *mirror, const VmrDisk *disk,
+                      const VmrFile *file, const VmrWait *wait, GError **error)
 {
     /* never SYNCHRONOUS_WRITES with these: the destination has no backing file
      * until the pivot, so a cluster written in part would be zero-filled */
     guint flags = VIR_DOMAIN_BLOCK_COPY_SHALLOW |
                   VIR_DOMAIN_BLOCK_COPY_REUSE_EXT |
                   VIR_DOMAIN_BLOCK_COPY_TRANSIENT_JOB;
+    g_autofree char *xml = vmr_snapxml_format_copy(file->path, file->format,
+                                                   vmr_file_is_block(file));
 
+    return vmr_hv_block_copy(mirror->dom, disk->target, xml, flags, wait,
+                             error);
+}
+
+static gboolean
+start_copies(VmrMirror *mirror, const VmrWait *wait, GError **error)
+{
     for (guint i = 0; i < mirror->record->disks->len; i++) {
         const VmrDisk *disk = g_ptr_array_index(mirror->record->disks, i);
-        g_autofree char *xml = vmr_snapxml_format_copy(
-            disk->mirror->path, disk->mirror->format,
-            vmr_file_is_block(disk->mirror));
 
-        if (!vmr_hv_block_copy(mirror->dom, disk->target, xml, flags, wait,
-                               error))
+        if (!vmr_mirror_start_copy(mirror, disk, disk->mirror, wait, error))
             return FALSE;
     }
     return TRUE;
@@ -233,7 +239,8 @@ undo_disk(VmrMirror *mirror, const VmrDisk *disk, gboolean *committed,
     truth = vmr_truth_of(disk, live);
     if (truth == VMR_TRUTH_SOURCE)
         return TRUE;
-    if (truth == VMR_TRUTH_MIRRORING || truth == VMR_TRUTH_READY) {
+    if (truth == VMR_TRUTH_MIRRORING || truth == VMR_TRUTH_READY ||
+        truth == VMR_TRUTH_UNDOING) {
         if (!vmr_mirror_abort_copy(mirror, disk, wait, error))
             return FALSE;
         truth = VMR_TRUTH_OVERLAY;
@@ -252,11 +259,10 @@ undo_disk(VmrMirror *mirror, const VmrDisk *disk, gboolean *committed,
 
 /* Back to how it was; @failure is told of files that are not as they were. */
 static gboolean
-undo_all(VmrMirror *mirror, GError **failure, const VmrWait *wait,
-         GError **error)
+undo_all(VmrMirror *mirror, gboolean *taken, GError **failure,
+         const VmrWait *wait, GError **error)
 {
     GPtrArray *disks = mirror->record->disks;
-    gboolean taken = FALSE;
 
     for (guint i = disks->len; i-- > 0;) {
         const VmrDisk *disk = g_ptr_array_index(disks, i);
@@ -264,7 +270,7 @@ undo_all(VmrMirror *mirror, GError **failure, const VmrWait *wait,
 
         if (!undo_disk(mirror, disk, &committed, wait, error))
             return FALSE;
-        taken = taken || committed;
+        *taken = *taken || committed;
         if (committed && !disk->overlay->created)
             vmr_error_note(failure,
                            "'%s' was in use and holds stale data now: create "
@@ -278,8 +284,18 @@ undo_all(VmrMirror *mirror, GError **failure, const VmrWait *wait,
             !vmr_mirror_remove_file(disk->mirror, wait, error))
             return FALSE;
     }
-    return taken ? vmr_mirror_forget(mirror, wait, error)
-                 : vmr_journal_clear(mirror->dom, wait, error);
+    /* a snapshot of that name that is not ours stays */
+    return *taken ? vmr_mirror_forget(mirror, wait, error)
+                  : vmr_journal_clear(mirror->dom, wait, error);
+}
+
+gboolean
+vmr_mirror_undo_create(VmrMirror *mirror, const VmrWait *wait, GError **error)
+{
+    /* there was no other snapshot of that name when the journal began */
+    gboolean taken = TRUE;
+
+    return undo_all(mirror, &taken, NULL, wait, error);
 }
 
 /* After *@error: undo, or say what is left. The journal stays in the latter
@@ -289,11 +305,12 @@ undo(VmrMirror *mirror, const VmrWait *failed, GError **error)
 {
     VmrWait wait = vmr_wait_for_cleanup(failed);
     g_autoptr(GError) local = NULL;
+    gboolean taken = FALSE;
 
     if (vmr_error_is_unknown(*error)) {
         vmr_error_note(error, "nothing was undone, since the call may still "
                        "take effect");
-    } else if (undo_all(mirror, error, &wait, &local)) {
+    } else if (undo_all(mirror, &taken, error, &wait, &local)) {
         return;
     } else {
         vmr_error_note(error, "undoing it failed, too: %s", local->message);

@@ -166,6 +166,7 @@ check_pivotable(VmrMirror *mirror, VmrDisk *disk, const VmrDomXml *live,
         return FALSE;
     case VMR_TRUTH_SOURCE:
     case VMR_TRUTH_ENDING:
+    case VMR_TRUTH_RETURNING:
     case VMR_TRUTH_UNDOING:
     case VMR_TRUTH_OTHER:
     case VMR_TRUTH_LAST:
@@ -179,7 +180,7 @@ check_pivotable(VmrMirror *mirror, VmrDisk *disk, const VmrDomXml *live,
             return FALSE;
     }
     return check_job(mirror, disk, wait, error) &&
-           vmr_truth_check_locks(disk, truth, error) &&
+           vmr_truth_check_locks(disk, truth, FALSE, error) &&
            check_destination(disk, vmr_domxml_find(live, disk->target),
                              error);
 }
@@ -209,11 +210,10 @@ sync_paths(gpointer data, GError **error)
     return TRUE;
 }
 
-/* Have the copied layers on stable storage before the guest depends on them:
- * whoever copied them may not have seen to it. */
-static gboolean
-sync_copies(const VmrRecord *record, const VmrWait *wait, GError **error)
+gboolean
+vmr_mirror_sync_copies(VmrMirror *mirror, const VmrWait *wait, GError **error)
 {
+    const VmrRecord *record = mirror->record;
     g_autoptr(GPtrArray) paths = g_ptr_array_new();
     VmrWait patient = *wait;
 
@@ -279,8 +279,8 @@ pivot_disk(VmrMirror *mirror, VmrDisk *disk, const VmrWait *wait,
     return FALSE;
 }
 
-static gboolean
-check_all_pivotable(VmrMirror *mirror, const VmrWait *wait, GError **error)
+gboolean
+vmr_mirror_check_pivotable(VmrMirror *mirror, const VmrWait *wait, GError **error)
 {
     g_autoptr(VmrDomXml) live = vmr_live_read(mirror->dom, wait, error);
 
@@ -299,8 +299,8 @@ check_all_pivotable(VmrMirror *mirror, const VmrWait *wait, GError **error)
     return TRUE;
 }
 
-static gboolean
-pivot_all(VmrMirror *mirror, const VmrWait *wait, GError **error)
+gboolean
+vmr_mirror_pivot_disks(VmrMirror *mirror, const VmrWait *wait, GError **error)
 {
     GPtrArray *disks = mirror->record->disks;
 
@@ -328,9 +328,9 @@ vmr_mirror_pivot(VmrMirror *mirror, const VmrWait *wait, GError **error)
      * deadline may leave it alone */
     if (wait->deadline != VMR_WAIT_FOREVER)
         patient.call_timeout = VMR_WAIT_FOREVER;
-    ok = check_all_pivotable(mirror, wait, error) &&
-         sync_copies(mirror->record, wait, error) &&
-         pivot_all(mirror, &patient, error) &&
+    ok = vmr_mirror_check_pivotable(mirror, wait, error) &&
+         vmr_mirror_sync_copies(mirror, wait, error) &&
+         vmr_mirror_pivot_disks(mirror, &patient, error) &&
          vmr_mirror_finish(mirror, wait, error);
     if (!ok)
         vmr_mirror_mark_ended(mirror, error);

@@ -20,6 +20,8 @@ struct VmrMirror {
     VmrDomain *dom;
     VmrRecord *record; /* NULL until planned */
     gint busy;         /* atomic: a thread is inside a function */
+    gboolean leaked;   /* QEMU may hold files that it does not use */
+    GPtrArray *leftovers; /* of char *: see vmr_mirror_get_leftovers() */
 };
 
 /* A mirror without a record. */
@@ -68,6 +70,37 @@ gboolean vmr_mirror_finish(VmrMirror *mirror, const VmrWait *wait,
 /* Say of *@error that it is partial if some disk has come to its end, on
  * either side. */
 void vmr_mirror_mark_ended(const VmrMirror *mirror, GError **error);
+
+/* Resume the guest if it was us who had suspended it. */
+gboolean vmr_mirror_resume_guest(VmrMirror *mirror, const VmrWait *wait,
+                                 GError **error);
+
+/* Undo a creation that was broken off, in another process perhaps: what was
+ * written since is committed back, what was created is removed. */
+gboolean vmr_mirror_undo_create(VmrMirror *mirror, const VmrWait *wait,
+                                GError **error);
+
+/* Whether all disks can be pivoted, or are so already (their state tells). */
+gboolean vmr_mirror_check_pivotable(VmrMirror *mirror, const VmrWait *wait,
+                                    GError **error);
+
+/* Have the copied layers on stable storage before the guest depends on them:
+ * whoever copied them may not have seen to it. */
+gboolean vmr_mirror_sync_copies(VmrMirror *mirror, const VmrWait *wait,
+                                GError **error);
+
+/* Pivot the disks that are not yet pivoted, one after the other. */
+gboolean vmr_mirror_pivot_disks(VmrMirror *mirror, const VmrWait *wait,
+                                GError **error);
+
+/* End the copy of @disk from its mirror back to its overlay. */
+gboolean vmr_mirror_abort_return(VmrMirror *mirror, const VmrDisk *disk,
+                                 const VmrWait *wait, GError **error);
+
+/* Start copying the top of @disk, whatever it is now, to @file. */
+gboolean vmr_mirror_start_copy(VmrMirror *mirror, const VmrDisk *disk,
+                               const VmrFile *file, const VmrWait *wait,
+                               GError **error);
 
 /* Remove libvirt's record of the snapshot (only that), and the journal. */
 gboolean vmr_mirror_forget(VmrMirror *mirror, const VmrWait *wait,

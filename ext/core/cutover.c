@@ -1,0 +1,336 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* The pivot of all disks at one point in the guest's time: it is suspended for
+ * it, so that whichever side a crash leaves in use holds all of its writes.
+ * That we suspend it is journalled first, so that it can be resumed by whoever
+ * comes after us. */
+
+#include "error.h"
+#include "job.h"
+#include "journal.h"
+#include "mirror_priv.h"
+
+#define SAMPLE_STEP 50 /* ms */
+#define DRAIN_STEP 2   /* ms */
+
+/* How long, in seconds, mirrors may take to converge when the caller sets no
+ * deadline: one that is written to faster than it can follow never does. */
+#define CONVERGE_SECONDS 120.0
+
+/* The rate, in bytes/s, that a mirror is trusted to reach before any was
+ * measured. */
+#define FIRST_RATE (32.0 * 1024 * 1024)
+
+#define MIB (1024.0 * 1024)
+
+typedef struct {
+    VmrMirror *mirror;
+    const VmrCutOver *how;
+    gint64 suspended_at; /* µs, 0 if it was not us */
+    gint64 resumed_at;
+    /* of the mirrors together, for the budget and for the error */
+    guint64 left;        /* bytes */
+    double rate;         /* bytes/s mirrored, the best seen */
+    double written;      /* bytes/s that the guest has added */
+} CutOver;
+
+/* What all mirrors have done, and have to do, in bytes. */
+static gboolean
+sample(CutOver *cut, guint64 *current, guint64 *end, const VmrWait *wait,
+       GError **error)
+{
+    const VmrRecord *record = cut->mirror->record;
+
+    *current = 0;
+    *end = 0;
+    for (guint i = 0; i < record->disks->len; i++) {
+        const VmrDisk *disk = g_ptr_array_index(record->disks, i);
+        virDomainBlockJobInfo info;
+        gboolean active;
+
+        if (disk->state == VMR_DISK_STATE_PIVOTED)
+            continue;
+        if (!vmr_hv_block_job_info(cut->mirror->dom, disk->target, &info,
+                                   &active, wait, error))
+            return FALSE;
+        if (!active) {
+            g_set_error(error, VMR_ERROR, VMR_ERROR_JOB_FAILED,
+                        "the copy of disk '%s' has ended before the pivot",
+                        disk->target);
+            vmr_error_annotate(error, disk->target, NULL);
+            return FALSE;
+        }
+        *current += info.cur;
+        *end += info.end;
+    }
+    cut->left = *end - *current;
+    return TRUE;
+}
+
+static gboolean
+fits_budget(const CutOver *cut)
+{
+    return (double)cut->left / cut->rate <= cut->how->pause_budget / 2;
+}
+
+/* Wait until what is left can be mirrored in half of the budget. */
+static gboolean
+converge(CutOver *cut, const VmrWait *wait, GError **error)
+{
+    VmrWait patient = wait->deadline == VMR_WAIT_FOREVER
+                          ? vmr_wait_for(CONVERGE_SECONDS, wait)
+                          : *wait;
+    gint64 before = g_get_monotonic_time();
+    guint64 current;
+    guint64 end;
+
+    cut->rate = FIRST_RATE;
+    if (!sample(cut, &current, &end, wait, error))
+        return FALSE;
+    while (!fits_budget(cut)) {
+        guint64 last_current = current;
+        guint64 last_end = end;
+        gint64 now;
+        gboolean unused;
+
+        if (!vmr_wait_fd(&patient, -1, SAMPLE_STEP, &unused, error)) {
+            vmr_error_note(error,
+                           "the mirrors do not converge: %.1f MiB are left, "
+                           "the guest writes %.1f MiB/s, %.1f MiB/s are "
+                           "mirrored, the pause budget is %.1f s",
+                           (double)cut->left / MIB, cut->written / MIB,
+                           cut->rate / MIB, cut->how->pause_budget);
+            return FALSE;
+        }
+        if (!sample(cut, &current, &end, wait, error))
+            return FALSE;
+        now = g_get_monotonic_time();
+        cut->rate = MAX((double)(current - last_current) * 1e6 /
+                            (double)(now - before), 1.0);
+        cut->written =
+            (double)(end - last_end) * 1e6 / (double)(now - before);
+        before = now;
+    }
+    return TRUE;
+}
+
+static gboolean
+suspend(CutOver *cut, const VmrWait *wait, GError **error)
+{
+    VmrMirror *mirror = cut->mirror;
+    int state;
+
+    if (!vmr_hv_get_state(mirror->dom, &state, NULL, wait, error))
+        return FALSE;
+    if (state != VIR_DOMAIN_RUNNING)
+        return TRUE;
+    mirror->record->paused = TRUE;
+    if (!vmr_mirror_save(mirror, VMR_STATE_PIVOTING, VMR_DISK_STATE_LAST, wait,
+                         error))
+        return FALSE;
+    cut->suspended_at = g_get_monotonic_time();
+    return vmr_hv_suspend(mirror->dom, wait, error);
+}
+
+static gboolean
+resume(CutOver *cut, const VmrWait *wait, GError **error)
+{
+    gboolean ok = vmr_mirror_resume_guest(cut->mirror, wait, error);
+
+    cut->resumed_at = g_get_monotonic_time();
+    return ok;
+}
+
+/* With the guest suspended, wait until both sides are the same. */
+static gboolean
+drain(CutOver *cut, const VmrWait *wait, GError **error)
+{
+    VmrWait budget = vmr_wait_for(cut->how->pause_budget, wait);
+    guint64 current;
+    guint64 end;
+    gboolean unused;
+
+    for (;;) {
+        if (!sample(cut, &current, &end, wait, error))
+            return FALSE;
+        if (cut->left == 0)
+            return TRUE;
+        if (!vmr_wait_fd(&budget, -1, DRAIN_STEP, &unused, error)) {
+            vmr_error_note(error,
+                           "%.1f MiB were still to be mirrored when the pause "
+                           "budget of %.1f s was over: nothing was pivoted",
+                           (double)cut->left / MIB, cut->how->pause_budget);
+            return FALSE;
+        }
+    }
+}
+
+typedef struct {
+    VmrMirror *mirror;
+    const VmrDisk *disk;
+} Return;
+
+static VmrLook
+look_for_return(gpointer data, gboolean last, const VmrWait *wait,
+                GError **error)
+{
+    Return *back = data;
+    g_autoptr(VmrDomXml) live = vmr_live_read(back->mirror->dom, wait, error);
+    const VmrDomDisk *now =
+        live ? vmr_domxml_find(live, back->disk->target) : NULL;
+
+    if (!live)
+        return VMR_LOOK_FAILED;
+    if (vmr_truth_of(back->disk, live) == VMR_TRUTH_RETURNING)
+        return now->ready == VMR_READY_YES ? VMR_LOOK_DONE : VMR_LOOK_AGAIN;
+    if (!last)
+        return VMR_LOOK_SETTLING;
+    g_set_error(error, VMR_ERROR, VMR_ERROR_JOB_FAILED,
+                "the copy of disk '%s' back to '%s' has ended",
+                back->disk->target, back->disk->overlay->path);
+    return VMR_LOOK_FAILED;
+}
+
+/* Mirror a disk that was pivoted back to its overlay, and pivot to that. */
+static gboolean
+return_disk(VmrMirror *mirror, VmrDisk *disk, const VmrWait *wait,
+            GError **error)
+{
+    g_autoptr(VmrJobs) jobs = vmr_jobs_open(mirror->dom, wait, error);
+    Return back = {.mirror = mirror, .disk = disk};
+
+    if (!jobs)
+        return FALSE;
+    disk->state = VMR_DISK_STATE_PIVOTING;
+    if (!vmr_mirror_save(mirror, VMR_STATE_PIVOTING, VMR_DISK_STATE_LAST, wait,
+                         error) ||
+        !vmr_mirror_start_copy(mirror, disk, disk->overlay, wait, error) ||
+        !vmr_jobs_wait_until(jobs, look_for_return, &back, wait, error) ||
+        !vmr_hv_block_job_abort(mirror->dom, disk->target,
+                                VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT, wait,
+                                error) ||
+        !vmr_mirror_prove(mirror, disk, VMR_TRUTH_OVERLAY, wait, error))
+        return FALSE;
+    disk->state = VMR_DISK_STATE_ABORTED;
+    return vmr_mirror_save(mirror, VMR_STATE_PIVOTING, VMR_DISK_STATE_LAST,
+                           wait, error);
+}
+
+gboolean
+vmr_mirror_abort_return(VmrMirror *mirror, const VmrDisk *disk,
+                        const VmrWait *wait, GError **error)
+{
+    return vmr_hv_block_job_abort(mirror->dom, disk->target, 0, wait, error) &&
+           vmr_mirror_prove(mirror, disk, VMR_TRUTH_PIVOTED, wait, error);
+}
+
+/* After *@failure: back to none of the disks, where that was asked for. */
+static void
+return_all(CutOver *cut, const VmrWait *wait, GError **failure)
+{
+    GPtrArray *disks = cut->mirror->record->disks;
+    g_autoptr(GError) local = NULL;
+    guint returned = 0;
+
+    if (!cut->how->atomic || vmr_error_is_unknown(*failure)) {
+        vmr_mirror_mark_ended(cut->mirror, failure);
+        return;
+    }
+    for (guint i = disks->len; i-- > 0 && !local;) {
+        VmrDisk *disk = g_ptr_array_index(disks, i);
+
+        if (disk->state == VMR_DISK_STATE_PIVOTED)
+            returned += return_disk(cut->mirror, disk, wait, &local);
+    }
+    if (local) {
+        vmr_error_note(failure, "bringing the other disks back failed, too: "
+                       "%s", local->message);
+        vmr_error_mark_partial(failure);
+    } else if (returned > 0) {
+        vmr_error_note(failure, "the disks that had been pivoted were brought "
+                       "back: abort what is left and start again");
+    }
+}
+
+/* From the suspension on: whatever happens, the guest is resumed. */
+static gboolean
+pivot_suspended(CutOver *cut, const VmrWait *wait, GError **error)
+{
+    g_autoptr(GError) failure = NULL;
+    g_autoptr(GError) local = NULL;
+    VmrWait cleanup;
+
+    if (suspend(cut, wait, &failure) && drain(cut, wait, &failure) &&
+        vmr_mirror_pivot_disks(cut->mirror, wait, &failure))
+        return resume(cut, wait, error);
+    cleanup = vmr_wait_for_cleanup(wait);
+    return_all(cut, &cleanup, &failure);
+    if (!resume(cut, &cleanup, &local)) {
+        vmr_error_note(&failure, "resuming the guest failed, too: %s; it stays "
+                       "suspended until it is recovered", local->message);
+        vmr_error_mark_partial(&failure);
+    }
+    g_propagate_error(error, g_steal_pointer(&failure));
+    return FALSE;
+}
+
+static gboolean
+pivot_running(CutOver *cut, const VmrWait *wait, GError **error)
+{
+    VmrWait cleanup;
+
+    if (vmr_mirror_pivot_disks(cut->mirror, wait, error))
+        return TRUE;
+    cleanup = vmr_wait_for_cleanup(wait);
+    return_all(cut, &cleanup, error);
+    return FALSE;
+}
+
+/* A limit would hold the last bytes back; QEMU forgets it at READY anyway. */
+static gboolean
+lift_limits(VmrMirror *mirror, const VmrWait *wait, GError **error)
+{
+    for (guint i = 0; i < mirror->record->disks->len; i++) {
+        const VmrDisk *disk = g_ptr_array_index(mirror->record->disks, i);
+
+        if (disk->state != VMR_DISK_STATE_PIVOTED &&
+            !vmr_hv_block_job_set_speed(mirror->dom, disk->target, 0, wait,
+                                        error))
+            return FALSE;
+    }
+    return TRUE;
+}
+
+gboolean
+vmr_mirror_cut_over(VmrMirror *mirror, const VmrCutOver *how, double *pause,
+                    const VmrWait *wait, GError **error)
+{
+    CutOver cut = {.mirror = mirror, .how = how};
+    g_autoptr(GError) local = NULL;
+    VmrWait patient = *wait;
+    gboolean ok;
+
+    if (!vmr_mirror_enter(mirror, error))
+        return FALSE;
+    /* a pivot that was begun cannot be taken back: only the caller's own
+     * deadline may leave it alone */
+    if (wait->deadline != VMR_WAIT_FOREVER)
+        patient.call_timeout = VMR_WAIT_FOREVER;
+    ok = vmr_mirror_check_pivotable(mirror, wait, &local) &&
+         vmr_mirror_sync_copies(mirror, wait, &local) &&
+         lift_limits(mirror, wait, &local);
+    if (ok && how->pause_budget < 0)
+        ok = pivot_running(&cut, &patient, &local);
+    else if (ok)
+        ok = converge(&cut, wait, &local) &&
+             pivot_suspended(&cut, &patient, &local);
+    ok = ok && vmr_mirror_finish(mirror, wait, &local);
+    vmr_mirror_leave(mirror);
+    vmr_error_annotate(&local, NULL, "pivot");
+    if (local)
+        g_propagate_error(error, g_steal_pointer(&local));
+    *pause = cut.suspended_at > 0
+                 ? (double)(cut.resumed_at - cut.suspended_at) / 1e6
+                 : 0;
+    return ok;
+}
