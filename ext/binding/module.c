@@ -4,6 +4,7 @@
 
 #include "errors.h"
 #include "functions.h"
+#include "recovery.h"
 #include "snapshot_type.h"
 
 #include "../core/snapshot.h"
@@ -37,7 +38,8 @@ module_get_state(PyObject *module)
 static int
 module_exec(PyObject *module)
 {
-    if (errors_setup(module) < 0 || snapshot_setup_types(module) < 0)
+    if (errors_setup(module) < 0 || snapshot_setup_types(module) < 0 ||
+        PyModule_AddFunctions(module, recovery_table) < 0)
         return -1;
     for (gsize i = 0; i < G_N_ELEMENTS(constants); i++) {
         if (PyModule_AddIntConstant(module, constants[i].name,

@@ -40,17 +40,24 @@ PyDoc_STRVAR(
 
 PyDoc_STRVAR(
     snapshot_pivot_doc,
-    "pivot($self, /, timeout=None)\n"
+    "pivot($self, /, *, atomic=True, pause_budget=2.0, timeout=None)\n"
     "--\n\n"
     "Let the guest go on with the mirrors, and prove that it does.\n"
     "\n"
-    "libvirt's record of the snapshot is removed afterwards. Over several disks\n"
-    "this is not atomic: after a failure `disks` tells which ones are on the\n"
-    "mirror, and another `pivot` or an `abort` goes on with the rest.\n"
+    "The guest is suspended meanwhile, for *pause_budget* seconds at most before\n"
+    "the disks are pivoted, so that a crash at any moment leaves both sides with\n"
+    "the same content; None: it is not suspended. With *atomic* all disks are\n"
+    "pivoted or none: after a failure those that had been are brought back, and\n"
+    "`abort` ends the rest. Without, `disks` tells which ones are on the mirror,\n"
+    "and another `pivot` or an `abort` goes on with the rest. libvirt's record\n"
+    "of the snapshot is removed in the end.\n"
     "\n"
-    "*timeout*: seconds, or None. Raises NotReadyError, which names the disk,\n"
-    "ImageError, DivergedError, JobFailedError, StateError, BusyError,\n"
-    "MirrorTimeoutError. Calls virDomainBlockJobAbort with its PIVOT flag.");
+    "Returns for how long, in seconds, the guest was suspended. *timeout*:\n"
+    "seconds, or None. Raises NotReadyError, which names the disk, ImageError,\n"
+    "DivergedError, JobFailedError, StateError, BusyError, MirrorTimeoutError\n"
+    "(also, with the figures, for mirrors that the guest outruns). Calls\n"
+    "virDomainSuspend, virDomainBlockJobAbort with its PIVOT flag, and\n"
+    "virDomainResume.");
 
 PyDoc_STRVAR(
     snapshot_abort_doc,

@@ -11,6 +11,7 @@
 
 #define CREATE_TIMEOUT 60.0 /* seconds; the docstrings say the same */
 #define ABORT_TIMEOUT  30.0
+#define PAUSE_BUDGET   2.0
 
 /* While a call runs without the GIL the engine's record changes; so everyone
  * reads the copies here, which are as of the end of the last call. */
@@ -297,11 +298,27 @@ snapshot_wait_ready(PyObject *self, PyObject *args, PyObject *keywords)
 static PyObject *
 snapshot_pivot(PyObject *self, PyObject *args, PyObject *keywords)
 {
+    static char *names[] = {"atomic", "pause_budget", "timeout", NULL};
+    SnapshotObject *snapshot = (SnapshotObject *)self;
+    VmrCutOver how = {.pause_budget = PAUSE_BUDGET};
+    PyObject *result = NULL;
     double timeout = -1;
+    double pause = 0;
+    int atomic = 1;
+    Call call;
 
-    if (!parse_timeout(args, keywords, "|O&:pivot", &timeout))
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "|$pO&O&:pivot", names,
+                                     &atomic, arg_timeout, &how.pause_budget,
+                                     arg_timeout, &timeout))
         return NULL;
-    return snapshot_run((SnapshotObject *)self, vmr_mirror_pivot, timeout);
+    how.atomic = atomic != 0;
+    if (snapshot_enter(snapshot, &call, timeout) < 0)
+        return NULL;
+    vmr_mirror_cut_over(snapshot->mirror, &how, &pause, &call.wait,
+                        &call.error);
+    if (call_leave(&call, snapshot_module_state(snapshot)) == 0)
+        result = PyFloat_FromDouble(pause);
+    return snapshot_finish(snapshot, result);
 }
 
 static PyObject *
@@ -529,7 +546,32 @@ static PyMethodDef snapshot_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+static PyObject *
+snapshot_get_leftovers(PyObject *object, void *unused)
+{
+    SnapshotObject *self = (SnapshotObject *)object;
+    g_autoptr(PyObject) tuple = NULL;
+    const GPtrArray *paths;
+
+    (void)unused;
+    if (snapshot_check(self) < 0)
+        return NULL;
+    paths = vmr_mirror_get_leftovers(self->mirror);
+    tuple = PyTuple_New(paths->len);
+    for (guint i = 0; tuple && i < paths->len; i++) {
+        PyObject *path = PyUnicode_DecodeFSDefault(paths->pdata[i]);
+
+        if (!path || PyTuple_SetItem(tuple, i, path) < 0)
+            return NULL;
+    }
+    return g_steal_pointer(&tuple);
+}
+
 static PyGetSetDef snapshot_getset[] = {
+    {"leftovers", snapshot_get_leftovers, NULL,
+     PyDoc_STR("Files that virmirror had made and that could not be removed in "
+               "the end,\nsince somebody has them open: a tuple of str."),
+     NULL},
     {"name", snapshot_get_name, NULL, PyDoc_STR("The snapshot's name: str."),
      NULL},
     {"state", snapshot_get_state, NULL,

@@ -60,6 +60,7 @@ from .errors import (
     StateError,
     StorageError,
 )
+from .recovery import DiskInspection, Inspection, Recovery, inspect, recover
 
 __version__ = "0.1.0"
 
@@ -71,10 +72,12 @@ __all__ = [
     "VIR_DOMAIN_SNAPSHOT_DELETE_MIRROR_PIVOT",
     "BusyError",
     "CancelledError",
+    "DiskInspection",
     "DiskProgress",
     "DivergedError",
     "ExistsError",
     "ImageError",
+    "Inspection",
     "JobFailedError",
     "JournalError",
     "MirrorDisk",
@@ -84,13 +87,16 @@ __all__ = [
     "NotFoundError",
     "NotReadyError",
     "NotSupportedError",
+    "Recovery",
     "SpecError",
     "StateError",
     "StorageError",
     "__version__",
     "adopt",
     "block_pull",
+    "inspect",
     "prepare_chain",
+    "recover",
     "snapshotCreateXML",
     "snapshotDelete",
     "snapshotGetXMLDesc",

@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+#include "recovery.h"
+
+#include "args.h"
+#include "call.h"
+#include "errors.h"
+
+#include "../core/recover.h"
+
+/* @text as str, or None; new reference. */
+static PyObject *
+text_or_none(const char *text)
+{
+    return text ? PyUnicode_DecodeFSDefault(text) : Py_NewRef(Py_None);
+}
+
+static PyObject *
+disk_to_dict(const VmrDiskInspection *one)
+{
+    const VmrDisk *disk = one->disk;
+    const VmrFile *written = vmr_disk_inspection_written(one);
+
+    return Py_BuildValue(
+        "{sssssssssOsNsNsNsNsNsssssssN}", "target", disk->target, "verdict",
+        vmr_verdict_name(one->verdict), "meant",
+        vmr_disk_state_name(disk->state), "truth", vmr_truth_name(one->truth),
+        "job", one->job ? Py_True : Py_False, "live", text_or_none(one->live),
+        "persistent", text_or_none(one->persistent), "source",
+        text_or_none(disk->source->path), "overlay",
+        text_or_none(disk->overlay->path), "mirror",
+        text_or_none(disk->mirror->path), "source_lock",
+        vmr_lock_name(one->source), "overlay_lock",
+        vmr_lock_name(one->overlay), "mirror_lock", vmr_lock_name(one->mirror),
+        "written", text_or_none(written ? written->path : NULL));
+}
+
+static PyObject *
+disks_to_tuple(const GPtrArray *disks)
+{
+    g_autoptr(PyObject) tuple = PyTuple_New(disks->len);
+
+    for (guint i = 0; tuple && i < disks->len; i++) {
+        PyObject *disk = disk_to_dict(disks->pdata[i]);
+
+        if (!disk || PyTuple_SetItem(tuple, i, disk) < 0)
+            return NULL;
+    }
+    return g_steal_pointer(&tuple);
+}
+
+static PyObject *
+recovery_inspect(PyObject *module, PyObject *args, PyObject *keywords)
+{
+    static char *names[] = {"dom", "timeout", NULL};
+    const ModuleState *state = module_get_state(module);
+    g_auto(DomainArg) dom = {.state = state};
+    g_autoptr(VmrInspection) found = NULL;
+    const VmrRecord *record;
+    double timeout = -1;
+    Call call;
+
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "O&|O&:_inspect", names,
+                                     arg_domain, &dom, arg_timeout, &timeout))
+        return NULL;
+    call_enter(&call, timeout);
+    found = vmr_inspect(dom.domain->hv, dom.domain->ptr, &call.wait,
+                        &call.error);
+    if (call_leave(&call, state) < 0)
+        return NULL;
+    record = found->record;
+    return Py_BuildValue(
+        "{sssssOsOsOsOsNsNsN}", "verdict", vmr_verdict_name(found->verdict),
+        "advice", vmr_verdict_advice(found->verdict), "running",
+        found->running ? Py_True : Py_False, "paused",
+        found->paused ? Py_True : Py_False, "paused_by_us",
+        record && record->paused ? Py_True : Py_False, "persistent",
+        found->persistent ? Py_True : Py_False, "snapshot",
+        text_or_none(record ? record->snapshot : NULL), "meant",
+        text_or_none(record ? vmr_state_name(record->state) : NULL), "disks",
+        disks_to_tuple(found->disks));
+}
+
+/* @lines (of char *) as a tuple of str; NULL: exception. */
+static PyObject *
+lines_to_tuple(const GPtrArray *lines)
+{
+    g_autoptr(PyObject) tuple = PyTuple_New(lines->len);
+
+    for (guint i = 0; tuple && i < lines->len; i++) {
+        PyObject *line = PyUnicode_DecodeFSDefault(lines->pdata[i]);
+
+        if (!line || PyTuple_SetItem(tuple, i, line) < 0)
+            return NULL;
+    }
+    return g_steal_pointer(&tuple);
+}
+
+static PyObject *
+recovery_recover(PyObject *module, PyObject *args, PyObject *keywords)
+{
+    static char *names[] = {"dom", "policy", "timeout", NULL};
+    const ModuleState *state = module_get_state(module);
+    g_auto(DomainArg) dom = {.state = state};
+    g_autoptr(VmrRecovery) recovery = NULL;
+    g_autoptr(GError) wrong = NULL;
+    const char *name;
+    VmrPolicy policy;
+    double timeout = -1;
+    Call call;
+
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "O&s|O&:_recover", names,
+                                     arg_domain, &dom, &name, arg_timeout,
+                                     &timeout))
+        return NULL;
+    if (!vmr_policy_parse(name, &policy, &wrong)) {
+        errors_raise(state, wrong);
+        return NULL;
+    }
+    call_enter(&call, timeout);
+    recovery = vmr_recover(dom.domain->hv, dom.domain->ptr, policy, &call.wait,
+                           &call.error);
+    if (call_leave(&call, state) < 0)
+        return NULL;
+    return Py_BuildValue("{sssssNsN}", "found",
+                         vmr_verdict_name(recovery->found), "verdict",
+                         vmr_verdict_name(recovery->verdict), "done",
+                         lines_to_tuple(recovery->done), "left",
+                         lines_to_tuple(recovery->left));
+}
+
+PyMethodDef recovery_table[] = {
+    {"_inspect", (PyCFunction)(void (*)(void))recovery_inspect,
+     METH_VARARGS | METH_KEYWORDS, PyDoc_STR("See virmirror.inspect.")},
+    {"_recover", (PyCFunction)(void (*)(void))recovery_recover,
+     METH_VARARGS | METH_KEYWORDS, PyDoc_STR("See virmirror.recover.")},
+    {NULL, NULL, 0, NULL},
+};

@@ -1,0 +1,284 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+#include "inspect.h"
+
+#include "error.h"
+#include "journal.h"
+#include "live.h"
+
+static const struct {
+    const char *name;
+    const char *advice;
+} verdict_table[VMR_VERDICT_LAST] = {
+    [VMR_VERDICT_NOTHING] = {"nothing", "there is no mirrored snapshot"},
+    [VMR_VERDICT_READY] = {"ready", "pivot or abort it"},
+    [VMR_VERDICT_MIRRORING] = {"mirroring", "wait until it is ready, or abort"},
+    [VMR_VERDICT_PIVOTED] = {"pivoted", "recover to remove its records"},
+    [VMR_VERDICT_ABORTED] = {"aborted", "recover to remove its records"},
+    [VMR_VERDICT_CREATING] = {"creating",
+                              "creating it was broken off: recover undoes it"},
+    [VMR_VERDICT_CUT_OVER] = {"cut-over",
+                              "some of its disks are pivoted: recover with "
+                              "'pivot' or 'abort' for the others"},
+    [VMR_VERDICT_OFF] = {"off", "recover before the domain is started"},
+    [VMR_VERDICT_LEAKED] = {"leaked",
+                            "QEMU keeps files of the mirror open: use new "
+                            "file names until the guest is restarted"},
+    [VMR_VERDICT_ORPHANED] = {"orphaned",
+                              "a pivot would end libvirt: only abort, then "
+                              "use new file names"},
+    [VMR_VERDICT_STUCK] = {"stuck",
+                           "libvirt waits for a job that is gone: recover sets "
+                           "the persistent definition to the file in use, then "
+                           "restart the guest when its owner agrees"},
+    [VMR_VERDICT_LYING] = {"lying",
+                           "libvirt names a file that QEMU does not write to: "
+                           "recover sets the persistent definition, then "
+                           "restart the guest when its owner agrees"},
+    [VMR_VERDICT_LOST] = {"lost",
+                          "a QEMU that libvirt has lost still writes to the "
+                          "disks: never start the domain before it has ended"},
+    [VMR_VERDICT_FOREIGN] = {"foreign",
+                             "somebody else changed the disks: look at them, "
+                             "nothing is done"},
+};
+
+const char *
+vmr_verdict_name(VmrVerdict verdict)
+{
+    g_return_val_if_fail((unsigned)verdict < VMR_VERDICT_LAST, "unknown");
+    return verdict_table[verdict].name;
+}
+
+const char *
+vmr_verdict_advice(VmrVerdict verdict)
+{
+    g_return_val_if_fail((unsigned)verdict < VMR_VERDICT_LAST, "unknown");
+    return verdict_table[verdict].advice;
+}
+
+static void
+disk_inspection_free(gpointer data)
+{
+    VmrDiskInspection *disk = data;
+
+    g_free(disk->live);
+    g_free(disk->persistent);
+    g_free(disk);
+}
+
+void
+vmr_inspection_free(VmrInspection *inspection)
+{
+    if (!inspection)
+        return;
+    vmr_record_free(inspection->record);
+    g_ptr_array_unref(inspection->disks);
+    g_free(inspection);
+}
+
+/* A file that is not there, or cannot be looked at, tells nothing. */
+static VmrLock
+probe(const VmrFile *file)
+{
+    VmrLock lock;
+
+    return vmr_lock_probe(file->path, &lock, NULL) ? lock : VMR_LOCK_UNKNOWN;
+}
+
+static gboolean
+is_written(VmrLock lock)
+{
+    return lock == VMR_LOCK_WRITER;
+}
+
+const VmrFile *
+vmr_disk_inspection_written(const VmrDiskInspection *disk)
+{
+    gboolean overlay = is_written(disk->overlay);
+    gboolean mirror = is_written(disk->mirror);
+
+    if (disk->verdict != VMR_VERDICT_STUCK &&
+        disk->verdict != VMR_VERDICT_LYING)
+        return NULL;
+    if (mirror && !overlay && disk->overlay == VMR_LOCK_FREE)
+        return disk->disk->mirror;
+    if (overlay && !mirror)
+        return disk->disk->overlay;
+    return NULL;
+}
+
+/* A copy that libvirt believes to be running. */
+static VmrVerdict
+judge_copy(const VmrDiskInspection *disk)
+{
+    if (!disk->job || disk->overlay == VMR_LOCK_FREE)
+        return VMR_VERDICT_STUCK;
+    /* the file of that name is not the one that QEMU has open */
+    if (disk->mirror == VMR_LOCK_FREE)
+        return VMR_VERDICT_FOREIGN;
+    return disk->truth == VMR_TRUTH_READY ? VMR_VERDICT_READY
+                                          : VMR_VERDICT_MIRRORING;
+}
+
+/* The overlay without a copy, as libvirt believes. */
+static VmrVerdict
+judge_overlay(const VmrDiskInspection *disk, const VmrRecord *record)
+{
+    if (disk->job)
+        return VMR_VERDICT_ORPHANED;
+    if (is_written(disk->mirror)) {
+        /* both are open: a mirror that was left behind, unless a pivot had
+         * begun, when it may be the overlay that was */
+        return is_written(disk->overlay) &&
+                       disk->disk->state != VMR_DISK_STATE_PIVOTING
+                   ? VMR_VERDICT_LEAKED
+                   : VMR_VERDICT_LYING;
+    }
+    if (disk->overlay == VMR_LOCK_FREE)
+        return VMR_VERDICT_FOREIGN;
+    return record->state == VMR_STATE_CREATING ? VMR_VERDICT_CREATING
+                                               : VMR_VERDICT_ABORTED;
+}
+
+static VmrVerdict
+judge_running(const VmrDiskInspection *disk, const VmrRecord *record)
+{
+    switch (disk->truth) {
+    case VMR_TRUTH_READY:
+    case VMR_TRUTH_MIRRORING:
+        return judge_copy(disk);
+    case VMR_TRUTH_ENDING:
+        return disk->job ? VMR_VERDICT_CUT_OVER : VMR_VERDICT_STUCK;
+    case VMR_TRUTH_OVERLAY:
+        return judge_overlay(disk, record);
+    case VMR_TRUTH_PIVOTED:
+        if (is_written(disk->overlay) || disk->mirror == VMR_LOCK_FREE)
+            return VMR_VERDICT_LYING;
+        return VMR_VERDICT_PIVOTED;
+    case VMR_TRUTH_RETURNING:
+        return VMR_VERDICT_CUT_OVER;
+    case VMR_TRUTH_SOURCE:
+        if (is_written(disk->overlay) || is_written(disk->mirror))
+            return VMR_VERDICT_LYING;
+        return VMR_VERDICT_CREATING;
+    case VMR_TRUTH_UNDOING:
+        return VMR_VERDICT_CREATING;
+    case VMR_TRUTH_OTHER:
+    case VMR_TRUTH_LAST:
+        break;
+    }
+    return VMR_VERDICT_FOREIGN;
+}
+
+static VmrVerdict
+judge_off(const VmrDiskInspection *disk)
+{
+    return is_written(disk->source) || is_written(disk->overlay) ||
+                   is_written(disk->mirror)
+               ? VMR_VERDICT_LOST
+               : VMR_VERDICT_OFF;
+}
+
+static char *
+dup_source(const VmrDomXml *xml, const char *target)
+{
+    const VmrDomDisk *disk = xml ? vmr_domxml_find(xml, target) : NULL;
+
+    return disk ? g_strdup(vmr_domdisk_source(disk)) : NULL;
+}
+
+static gboolean
+inspect_disk(VmrInspection *inspection, const VmrDomain *dom,
+             const VmrDisk *disk, const VmrDomXml *live,
+             const VmrDomXml *inactive, const VmrWait *wait, GError **error)
+{
+    VmrDiskInspection *one = g_new0(VmrDiskInspection, 1);
+    virDomainBlockJobInfo info;
+
+    g_ptr_array_add(inspection->disks, one);
+    one->disk = disk;
+    if (inspection->running &&
+        !vmr_hv_block_job_info(dom, disk->target, &info, &one->job, wait,
+                               error))
+        return FALSE;
+    one->truth = vmr_truth_of(disk, live);
+    one->live = inspection->running ? dup_source(live, disk->target) : NULL;
+    one->persistent = dup_source(inactive, disk->target);
+    one->source = probe(disk->source);
+    one->overlay = probe(disk->overlay);
+    one->mirror = probe(disk->mirror);
+    one->verdict = inspection->running ? judge_running(one, inspection->record)
+                                       : judge_off(one);
+    return TRUE;
+}
+
+/* The verdict on the whole: the worst one, but for disks that are at different
+ * points of the same way. */
+static VmrVerdict
+judge_all(const GPtrArray *disks)
+{
+    VmrVerdict worst = VMR_VERDICT_NOTHING;
+    guint pivoted = 0;
+
+    for (guint i = 0; i < disks->len; i++) {
+        const VmrDiskInspection *disk = g_ptr_array_index(disks, i);
+
+        worst = MAX(worst, disk->verdict);
+        pivoted += disk->verdict == VMR_VERDICT_PIVOTED;
+    }
+    if (pivoted > 0 && pivoted < disks->len && worst < VMR_VERDICT_CUT_OVER)
+        return VMR_VERDICT_CUT_OVER;
+    return worst;
+}
+
+static VmrDomXml *
+read_xml(const VmrDomain *dom, guint flags, const VmrWait *wait,
+         GError **error)
+{
+    g_autofree char *text = vmr_hv_get_xml(dom, flags, wait, error);
+
+    return text ? vmr_domxml_parse(text, error) : NULL;
+}
+
+static gboolean
+inspect_all(VmrInspection *inspection, const VmrDomain *dom,
+            const VmrWait *wait, GError **error)
+{
+    g_autoptr(VmrDomXml) live = read_xml(dom, 0, wait, error);
+    g_autoptr(VmrDomXml) inactive = NULL;
+    int state;
+    int reason;
+
+    if (!live || !vmr_live_read_inactive(dom, &inactive, wait, error) ||
+        !vmr_hv_get_state(dom, &state, &reason, wait, error) ||
+        !vmr_journal_load(dom, live->uuid, &inspection->record, wait, error))
+        return FALSE;
+    inspection->running = live->running;
+    inspection->persistent = inactive != NULL;
+    inspection->paused =
+        state == VIR_DOMAIN_PAUSED && reason == VIR_DOMAIN_PAUSED_USER;
+    for (guint i = 0;
+         inspection->record && i < inspection->record->disks->len; i++) {
+        if (!inspect_disk(inspection, dom,
+                          g_ptr_array_index(inspection->record->disks, i),
+                          live, inactive, wait, error))
+            return FALSE;
+    }
+    inspection->verdict = judge_all(inspection->disks);
+    return TRUE;
+}
+
+VmrInspection *
+vmr_inspect(VmrHv *hv, virDomainPtr ptr, const VmrWait *wait, GError **error)
+{
+    g_autoptr(VmrDomain) dom = vmr_domain_new(hv, ptr);
+    g_autoptr(VmrInspection) inspection = g_new0(VmrInspection, 1);
+
+    inspection->disks = g_ptr_array_new_with_free_func(disk_inspection_free);
+    if (!inspect_all(inspection, dom, wait, error)) {
+        vmr_error_annotate(error, NULL, "inspect");
+        return NULL;
+    }
+    return g_steal_pointer(&inspection);
+}

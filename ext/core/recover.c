@@ -1,0 +1,368 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+#include "recover.h"
+
+#include "error.h"
+#include "mirror_priv.h"
+
+/* How often to look again: each look either acts or waits for a job to end. */
+#define MAX_LOOKS 64
+#define LOOK_STEP 100 /* ms */
+
+typedef struct {
+    VmrHv *hv;
+    virDomainPtr dom;
+    VmrPolicy policy;
+    VmrInspection *now;
+    VmrMirror *mirror;
+    VmrRecovery *recovery;
+} Recover;
+
+/* What came of acting on one look. */
+typedef enum {
+    STEP_AGAIN,  /* something was done or is under way: look again */
+    STEP_END,    /* nothing more to do */
+    STEP_FAILED, /* the error is set */
+} Step;
+
+gboolean
+vmr_policy_parse(const char *name, VmrPolicy *policy, GError **error)
+{
+    static const char *const names[VMR_POLICY_LAST] = {
+        [VMR_POLICY_RESUME] = "resume",
+        [VMR_POLICY_ABORT] = "abort",
+        [VMR_POLICY_PIVOT] = "pivot",
+    };
+
+    for (guint i = 0; i < VMR_POLICY_LAST; i++) {
+        if (g_strcmp0(name, names[i]) == 0) {
+            *policy = i;
+            return TRUE;
+        }
+    }
+    g_set_error(error, VMR_ERROR, VMR_ERROR_INVALID_SPEC,
+                "policy must be 'resume', 'abort' or 'pivot'");
+    return FALSE;
+}
+
+void
+vmr_recovery_free(VmrRecovery *recovery)
+{
+    if (!recovery)
+        return;
+    g_ptr_array_unref(recovery->done);
+    g_ptr_array_unref(recovery->left);
+    g_free(recovery);
+}
+
+static void G_GNUC_PRINTF(2, 3)
+tell(GPtrArray *lines, const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    g_ptr_array_add(lines, g_strdup_vprintf(format, args));
+    va_end(args);
+}
+
+static Step
+step_of(gboolean ok)
+{
+    return ok ? STEP_AGAIN : STEP_FAILED;
+}
+
+static void
+tell_leftovers(Recover *what)
+{
+    const GPtrArray *leftovers = vmr_mirror_get_leftovers(what->mirror);
+
+    for (guint i = 0; i < leftovers->len; i++)
+        tell(what->recovery->left,
+             "'%s' is not needed any more, but could not be removed since it "
+             "is still open: remove it when the guest was restarted",
+             (const char *)g_ptr_array_index(leftovers, i));
+}
+
+static Step
+do_pivot(Recover *what, const VmrWait *wait, GError **error)
+{
+    gboolean fresh = what->now->verdict != VMR_VERDICT_PIVOTED;
+
+    if (fresh && !vmr_mirror_wait_ready(what->mirror, wait, error))
+        return STEP_FAILED;
+    if (!vmr_mirror_pivot(what->mirror, wait, error))
+        return STEP_FAILED;
+    tell(what->recovery->done,
+         fresh ? "pivoted to the mirrors"
+               : "removed the records of the pivot that had been made");
+    tell_leftovers(what);
+    return STEP_AGAIN;
+}
+
+static Step
+do_abort(Recover *what, const VmrWait *wait, GError **error)
+{
+    what->mirror->leaked = what->now->verdict >= VMR_VERDICT_LEAKED;
+    if (!vmr_mirror_abort(what->mirror, wait, error))
+        return STEP_FAILED;
+    tell(what->recovery->done, "ended the mirrors: the guest goes on with the "
+         "overlays");
+    tell_leftovers(what);
+    return STEP_AGAIN;
+}
+
+static Step
+do_undo(Recover *what, const VmrWait *wait, GError **error)
+{
+    if (!vmr_mirror_undo_create(what->mirror, wait, error))
+        return STEP_FAILED;
+    tell(what->recovery->done,
+         "undid the creation that had been broken off");
+    return STEP_AGAIN;
+}
+
+/* The guest was suspended by us, for a pivot that did not begin. */
+static Step
+do_go_on(Recover *what, const VmrWait *wait, GError **error)
+{
+    if (what->now->record->paused) {
+        if (!vmr_mirror_resume_guest(what->mirror, wait, error))
+            return STEP_FAILED;
+        tell(what->recovery->done, "resumed the guest");
+    }
+    return STEP_END;
+}
+
+/* A job that is just ending, or a disk on its way back: wait or end that. */
+static Step
+do_settle(Recover *what, gboolean *settled, const VmrWait *wait,
+          GError **error)
+{
+    gboolean unused;
+
+    *settled = TRUE;
+    for (guint i = 0; i < what->now->disks->len; i++) {
+        const VmrDiskInspection *disk =
+            g_ptr_array_index(what->now->disks, i);
+
+        if (disk->truth == VMR_TRUTH_RETURNING) {
+            *settled = FALSE;
+            return step_of(vmr_mirror_abort_return(what->mirror, disk->disk,
+                                                   wait, error));
+        }
+        if (disk->truth == VMR_TRUTH_ENDING)
+            *settled = FALSE;
+    }
+    if (*settled)
+        return STEP_AGAIN;
+    return step_of(vmr_wait_fd(wait, -1, LOOK_STEP, &unused, error));
+}
+
+static Step
+do_cut_over(Recover *what, const VmrWait *wait, GError **error)
+{
+    gboolean settled;
+    Step step = do_settle(what, &settled, wait, error);
+
+    if (!settled || step != STEP_AGAIN)
+        return step;
+    return what->policy == VMR_POLICY_ABORT ? do_abort(what, wait, error)
+                                            : do_pivot(what, wait, error);
+}
+
+/* QEMU writes to another file than libvirt believes, and nothing can change
+ * that while the guest runs: see that its next start uses the right one. */
+static Step
+do_save_truth(Recover *what, const VmrWait *wait, GError **error)
+{
+    GPtrArray *left = what->recovery->left;
+
+    for (guint i = 0; i < what->now->disks->len; i++) {
+        const VmrDiskInspection *disk =
+            g_ptr_array_index(what->now->disks, i);
+        const VmrFile *written = vmr_disk_inspection_written(disk);
+
+        if (disk->verdict != VMR_VERDICT_STUCK &&
+            disk->verdict != VMR_VERDICT_LYING)
+            continue;
+        if (!written) {
+            tell(left, "disk '%s': cannot tell which of '%s' and '%s' QEMU "
+                 "writes to: look at the running QEMU before it is ended",
+                 disk->disk->target, disk->disk->overlay->path,
+                 disk->disk->mirror->path);
+            continue;
+        }
+        if (what->now->persistent &&
+            g_strcmp0(disk->persistent, written->path) != 0) {
+            if (!vmr_live_set_source(what->mirror->dom, disk->disk->target,
+                                     written->path, written->format, wait,
+                                     error))
+                return STEP_FAILED;
+            tell(what->recovery->done,
+                 "set '%s' as the source of disk '%s' in the persistent "
+                 "definition, since QEMU writes to it",
+                 written->path, disk->disk->target);
+        }
+        tell(left,
+             "disk '%s': the guest writes to '%s', which libvirt does not "
+             "know: shut it down and start it %s when its owner agrees, then "
+             "recover again",
+             disk->disk->target, written->path,
+             what->now->persistent ? "again" : "anew from that file");
+    }
+    return STEP_END;
+}
+
+/* Which side the next start will use, as the record of @disk is to say it;
+ * FALSE when it cannot be told whether that is the newer one. */
+static gboolean
+decide_off(const VmrRecord *record, const VmrDiskInspection *one,
+           VmrDiskState *state)
+{
+    const VmrDisk *disk = one->disk;
+
+    if (g_strcmp0(one->persistent, disk->mirror->path) == 0) {
+        *state = VMR_DISK_STATE_PIVOTED;
+        return TRUE;
+    }
+    if (g_strcmp0(one->persistent, disk->overlay->path) == 0) {
+        *state = VMR_DISK_STATE_ABORTED;
+        /* with the guest suspended both sides have the same content; without,
+         * QEMU may have pivoted and written to the mirror before it died */
+        return disk->state != VMR_DISK_STATE_PIVOTING || record->paused;
+    }
+    if (g_strcmp0(one->persistent, disk->source->path) == 0) {
+        *state = VMR_DISK_STATE_PLANNED;
+        return record->state == VMR_STATE_CREATING;
+    }
+    return FALSE;
+}
+
+static Step
+do_off(Recover *what, const VmrWait *wait, GError **error)
+{
+    VmrRecord *record = what->mirror->record;
+
+    for (guint i = 0; i < what->now->disks->len; i++) {
+        const VmrDiskInspection *one = g_ptr_array_index(what->now->disks, i);
+        VmrDisk *disk = g_ptr_array_index(record->disks, i);
+        VmrDiskState state = VMR_DISK_STATE_FAILED;
+
+        if (!decide_off(what->now->record, one, &state)) {
+            tell(what->recovery->left,
+                 "disk '%s': the domain would start from '%s', but QEMU may "
+                 "have written to '%s' last: compare them before it is "
+                 "started, nothing was removed",
+                 disk->target, one->persistent ? one->persistent : "nothing",
+                 disk->state == VMR_DISK_STATE_PIVOTING ? disk->mirror->path
+                                                        : disk->overlay->path);
+            return STEP_END;
+        }
+        disk->state = state;
+    }
+    record->paused = FALSE; /* there is no guest to be resumed */
+    if (!vmr_mirror_finish(what->mirror, wait, error))
+        return STEP_FAILED;
+    tell(what->recovery->done,
+         "removed the records: the domain can be started");
+    tell_leftovers(what);
+    return STEP_AGAIN;
+}
+
+static Step
+do_running(Recover *what, const VmrWait *wait, GError **error)
+{
+    switch (what->policy) {
+    case VMR_POLICY_RESUME:
+        return do_go_on(what, wait, error);
+    case VMR_POLICY_ABORT:
+        return do_abort(what, wait, error);
+    case VMR_POLICY_PIVOT:
+        return do_pivot(what, wait, error);
+    case VMR_POLICY_LAST:
+        break;
+    }
+    g_return_val_if_reached(STEP_END);
+}
+
+static Step
+act(Recover *what, const VmrWait *wait, GError **error)
+{
+    switch (what->now->verdict) {
+    case VMR_VERDICT_READY:
+    case VMR_VERDICT_MIRRORING:
+        return do_running(what, wait, error);
+    case VMR_VERDICT_PIVOTED:
+        return do_pivot(what, wait, error);
+    case VMR_VERDICT_ABORTED:
+    case VMR_VERDICT_LEAKED:
+    case VMR_VERDICT_ORPHANED:
+        return do_abort(what, wait, error);
+    case VMR_VERDICT_CREATING:
+        return do_undo(what, wait, error);
+    case VMR_VERDICT_CUT_OVER:
+        return do_cut_over(what, wait, error);
+    case VMR_VERDICT_OFF:
+        return do_off(what, wait, error);
+    case VMR_VERDICT_STUCK:
+    case VMR_VERDICT_LYING:
+        return do_save_truth(what, wait, error);
+    case VMR_VERDICT_LOST:
+    case VMR_VERDICT_FOREIGN:
+        tell(what->recovery->left, "%s",
+             vmr_verdict_advice(what->now->verdict));
+        return STEP_END;
+    case VMR_VERDICT_NOTHING:
+    case VMR_VERDICT_LAST:
+        break;
+    }
+    return STEP_END;
+}
+
+/* One look, and what it calls for. */
+static Step
+look_and_act(Recover *what, const VmrWait *wait, GError **error)
+{
+    g_autoptr(VmrInspection) now =
+        vmr_inspect(what->hv, what->dom, wait, error);
+    g_autoptr(VmrMirror) mirror = NULL;
+    Step step;
+
+    if (!now)
+        return STEP_FAILED;
+    what->recovery->verdict = now->verdict;
+    if (now->verdict == VMR_VERDICT_NOTHING)
+        return STEP_END;
+    mirror = vmr_mirror_open(what->hv, what->dom, NULL, wait, error);
+    if (!mirror)
+        return STEP_FAILED;
+    what->now = now;
+    what->mirror = mirror;
+    step = act(what, wait, error);
+    what->now = NULL;
+    what->mirror = NULL;
+    return step;
+}
+
+VmrRecovery *
+vmr_recover(VmrHv *hv, virDomainPtr dom, VmrPolicy policy, const VmrWait *wait,
+            GError **error)
+{
+    g_autoptr(VmrRecovery) recovery = g_new0(VmrRecovery, 1);
+    Recover what = {
+        .hv = hv, .dom = dom, .policy = policy, .recovery = recovery};
+    Step step = STEP_AGAIN;
+
+    recovery->done = g_ptr_array_new_with_free_func(g_free);
+    recovery->left = g_ptr_array_new_with_free_func(g_free);
+    for (int look = 0; step == STEP_AGAIN && look < MAX_LOOKS; look++) {
+        step = look_and_act(&what, wait, error);
+        if (look == 0)
+            recovery->found = recovery->verdict;
+    }
+    if (step == STEP_FAILED) {
+        vmr_error_annotate(error, NULL, "recover");
+        return NULL;
+    }
+    return g_steal_pointer(&recovery);
+}

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What is going on with a domain's mirrored snapshot, and putting it right.
+
+For operators and managers, after something has died: `inspect` tells the truth
+as a value, `recover` does what is safe.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any, Literal, TypeAlias
+
+from . import _core
+
+__all__ = ["DiskInspection", "Inspection", "Recovery", "inspect", "recover"]
+
+Verdict: TypeAlias = Literal[
+    "nothing",
+    "ready",
+    "mirroring",
+    "pivoted",
+    "aborted",
+    "creating",
+    "cut-over",
+    "off",
+    "leaked",
+    "orphaned",
+    "stuck",
+    "lying",
+    "lost",
+    "foreign",
+]
+Lock: TypeAlias = Literal["free", "writer", "unknown"]
+
+
+@dataclasses.dataclass(frozen=True)
+class DiskInspection:
+    """One disk: what was meant, and what is.
+
+    ``meant`` is its state in the journal, ``truth`` what the live XML shows;
+    ``live`` and ``persistent`` are the paths that libvirt names as its source
+    now and for the next start; ``job`` says whether QEMU has a block job for
+    it. The locks say of each file whether a QEMU has it open for writing.
+    ``written`` is the file that QEMU writes to where libvirt names another one.
+    """
+
+    target: str
+    verdict: Verdict
+    meant: str
+    truth: str
+    job: bool
+    live: str | None
+    persistent: str | None
+    source: str
+    overlay: str
+    mirror: str
+    source_lock: Lock
+    overlay_lock: Lock
+    mirror_lock: Lock
+    written: str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Inspection:
+    """The state of a domain's mirrored snapshot.
+
+    ``verdict`` is the worst of the disks' and ``advice`` what it means, in a
+    line. ``running``: libvirt says that the domain runs, or is paused;
+    ``paused``: somebody asked for that, and ``paused_by_us``: it was
+    virmirror. ``snapshot`` and ``meant`` (the state in the journal) are None
+    where there is no mirrored snapshot.
+    """
+
+    verdict: Verdict
+    advice: str
+    running: bool
+    paused: bool
+    paused_by_us: bool
+    persistent: bool
+    snapshot: str | None
+    meant: str | None
+    disks: tuple[DiskInspection, ...]
+
+    def to_json(self) -> str:
+        """The same as a JSON object."""
+        return json.dumps(dataclasses.asdict(self))
+
+
+@dataclasses.dataclass(frozen=True)
+class Recovery:
+    """What `recover` found, what it did, and what is left for a person to do.
+
+    ``found`` and ``verdict`` are the verdicts before and after; ``done`` and
+    ``left`` have one line for each thing.
+    """
+
+    found: Verdict
+    verdict: Verdict
+    done: tuple[str, ...]
+    left: tuple[str, ...]
+
+    def to_json(self) -> str:
+        """The same as a JSON object."""
+        return json.dumps(dataclasses.asdict(self))
+
+
+def inspect(dom: Any, *, timeout: float | None = 60.0) -> Inspection:
+    """Tell what is going on with the mirrored snapshot of ``dom``.
+
+    The journal is held against the live XML, the persistent definition, the
+    block jobs and QEMU's locks on the image files. Nothing is changed.
+
+    ``dom`` is a libvirt.virDomain, running or not; ``timeout`` in seconds, or
+    None. Raises JournalError for a journal that cannot be understood,
+    MirrorTimeoutError, MirrorError with libvirt's code. Calls
+    virDomainGetXMLDesc and virDomainGetBlockJobInfo.
+    """
+    found = _core._inspect(dom, timeout)
+    disks = tuple(DiskInspection(**disk) for disk in found.pop("disks"))
+    return Inspection(disks=disks, **found)
+
+
+def recover(
+    dom: Any,
+    policy: Literal["resume", "abort", "pivot"] = "resume",
+    *,
+    timeout: float | None = 300.0,
+) -> Recovery:
+    """Put right what somebody's death has left of a mirrored snapshot.
+
+    Mirrors that run are left to run (``"resume"``), aborted, or pivoted to, as
+    ``policy`` says; a pivot that had begun is finished, or (``"abort"``) only
+    the disks that are pivoted stay so; a creation that was broken off is undone.
+    A guest that virmirror had suspended is resumed, and no other. Where libvirt
+    names another file than the one that QEMU writes to, the persistent
+    definition is set to the latter, and the rest is told as left. No guest is
+    ever started, no live disk taken away. It can be run again at any time.
+
+    ``dom`` is a libvirt.virDomain, running or not; ``timeout`` in seconds, or
+    None. Raises what `MirrorSnapshot.pivot` and `MirrorSnapshot.abort` raise,
+    SpecError for another policy.
+    """
+    return Recovery(**_core._recover(dom, policy, timeout))
