@@ -3,7 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import os
 import pathlib
+import threading
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -11,11 +15,42 @@ import pytest
 from support.guest import Guest
 from virmirror import embed
 
+PR_SET_CHILD_SUBREAPER = 36
+
 
 @pytest.fixture(scope="session")
-def host() -> Iterator[embed.Host]:
+def qemus_reaped() -> Iterator[None]:
+    """Reap ended QEMUs at once, so that a guest ends in 0.3 s instead of 1.3 s.
+
+    libvirt waits until a process is gone, and some init processes take a second
+    to reap. QEMU leaves its parent, so it becomes ours as their nearest reaper.
+    """
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    done = threading.Event()
+    thread = threading.Thread(target=_reap_qemus, args=(done,))
+    thread.start()
+    yield
+    done.set()
+    thread.join()
+
+
+def _reap_qemus(done: threading.Event) -> None:
+    while not done.wait(0.02):
+        for children in pathlib.Path("/proc/self/task").glob("*/children"):
+            with contextlib.suppress(OSError):
+                for pid in children.read_text().split():
+                    # Only what nobody here has started: others wait for theirs.
+                    stat = pathlib.Path(f"/proc/{pid}/stat").read_text()
+                    if "(qemu-system" in stat and stat.rpartition(") ")[2].startswith("Z"):
+                        os.waitpid(int(pid), os.WNOHANG)
+
+
+@pytest.fixture(scope="session")
+def host(request: pytest.FixtureRequest, qemus_reaped: None) -> Iterator[embed.Host]:
     """The one QEMU host of this process; QEMU's capabilities are probed once."""
-    with embed.Host() as host:
+    cache = getattr(request.config, "cache", None)  # pytest can do without it
+    folder = None if cache is None else cache.mkdir("qemu-capabilities")
+    with embed.Host(capabilities_cache=folder) as host:
         yield host
 
 
