@@ -46,7 +46,8 @@ def root() -> Iterator[pathlib.Path]:
     """A short path: sockets are made below it."""
     folder = pathlib.Path(tempfile.mkdtemp(prefix="vmr-")).resolve()
     yield folder / "root"
-    embed.end_qemus(folder / "root")
+    for used in folder.iterdir():
+        embed.end_qemus(used)
     shutil.rmtree(folder)
 
 
