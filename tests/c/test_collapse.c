@@ -72,11 +72,11 @@ test_pull_by_source_path(Fixture *fixture, gconstpointer unused G_GNUC_UNUSED)
 static void
 test_pull_base_kept(Fixture *fixture, gconstpointer unused G_GNUC_UNUSED)
 {
-    g_autoptr(VmrMirror) mirror = fixture_create(fixture->fake, 1, TRUE);
     g_autofree char *overlay = fake_files_path(files, "old", "vda.reuse");
     g_autofree char *chain = g_strdup_printf("%s %s", overlay, fixture->base);
     g_autoptr(GError) error = NULL;
 
+    vmr_mirror_free(fixture_create(fixture->fake, 1, TRUE));
     fixture_clean_up(fixture->fake);
     vmr_collapse_pull(fixture->dom, "vda", fixture->base, 0, FALSE,
                       &fixture->wait, &error);

@@ -59,8 +59,8 @@ static void
 test_disk_not_named_is_left_alone(void)
 {
     g_autoptr(FakeHv) fake = fake_hv_new(files, 2);
-    g_autoptr(VmrMirror) mirror = fixture_create(fake, 1, TRUE);
 
+    vmr_mirror_free(fixture_create(fake, 1, TRUE));
     check_source(fake, "vda", "old", "vda.reuse");
     check_source(fake, "vdb", "old", "vdb");
     fixture_clean_up(fake);
@@ -84,8 +84,8 @@ static void
 test_new_files_are_private_and_relative(void)
 {
     g_autoptr(FakeHv) fake = fake_hv_new(files, 1);
-    g_autoptr(VmrMirror) mirror = fixture_create(fake, 1, FALSE);
 
+    vmr_mirror_free(fixture_create(fake, 1, FALSE));
     check_made("old", "vda.snap", "vda");
     check_made("new", "vda.snap", "vda");
     fixture_clean_up(fake);
@@ -96,11 +96,13 @@ static void
 test_journal_knows_the_files(void)
 {
     g_autoptr(FakeHv) fake = fake_hv_new(files, 1);
-    g_autoptr(VmrMirror) mirror = fixture_create(fake, 1, FALSE);
-    g_autoptr(VmrRecord) record = fixture_load(fake);
-    const VmrDisk *disk = g_ptr_array_index(record->disks, 0);
+    g_autoptr(VmrRecord) record = NULL;
+    const VmrDisk *disk;
     struct stat st;
 
+    vmr_mirror_free(fixture_create(fake, 1, FALSE));
+    record = fixture_load(fake);
+    disk = g_ptr_array_index(record->disks, 0);
     g_assert_cmpint(g_stat(disk->mirror->path, &st), ==, 0);
     g_assert_true(disk->mirror->created);
     g_assert_cmpuint(disk->mirror->ino, ==, st.st_ino);
@@ -358,10 +360,10 @@ static void
 test_second_mirrored_snapshot_busy(void)
 {
     g_autoptr(FakeHv) fake = fake_hv_new(files, 2);
-    g_autoptr(VmrMirror) mirror = fixture_create(fake, 1, TRUE);
     g_autoptr(VmrSnapSpec) spec = fake_hv_spec(fake, 2, FALSE);
     g_autoptr(GError) error = NULL;
 
+    vmr_mirror_free(fixture_create(fake, 1, TRUE));
     g_ptr_array_remove_index(spec->disks, 0);
     g_assert_null(create(fake, spec, 0, &error));
     g_assert_error(error, VMR_ERROR, VMR_ERROR_BUSY);

@@ -97,9 +97,9 @@ static void
 test_reused_files_stay(void)
 {
     g_autoptr(FakeHv) fake = fake_hv_new(files, 1);
-    g_autoptr(VmrMirror) mirror = fixture_create(fake, 1, TRUE);
     g_autofree char *path = fake_files_path(files, "new", "vda.reuse");
 
+    vmr_mirror_free(fixture_create(fake, 1, TRUE));
     fixture_clean_up(fake);
     g_assert_true(g_file_test(path, G_FILE_TEST_EXISTS));
 }
