@@ -5,6 +5,7 @@
 #include "args.h"
 #include "call.h"
 #include "errors.h"
+#include "snapshot_tuples.h"
 
 #include "../core/recover.h"
 
@@ -49,6 +50,15 @@ disks_to_tuple(const GPtrArray *disks)
     return g_steal_pointer(&tuple);
 }
 
+PyDoc_STRVAR(
+    recovery_inspect_doc,
+    "_inspect($module, /, dom, timeout=None)\n"
+    "--\n\n"
+    "What virmirror.inspect makes its value of: a dict, its *disks* dicts, too.\n"
+    "\n"
+    "*dom* and *timeout* as there. Raises JournalError, MirrorTimeoutError,\n"
+    "MirrorError. Calls virDomainGetXMLDesc and virDomainGetBlockJobInfo.");
+
 static PyObject *
 recovery_inspect(PyObject *module, PyObject *args, PyObject *keywords)
 {
@@ -81,20 +91,14 @@ recovery_inspect(PyObject *module, PyObject *args, PyObject *keywords)
         disks_to_tuple(found->disks));
 }
 
-/* @lines (of char *) as a tuple of str; NULL: exception. */
-static PyObject *
-lines_to_tuple(const GPtrArray *lines)
-{
-    g_autoptr(PyObject) tuple = PyTuple_New(lines->len);
-
-    for (guint i = 0; tuple && i < lines->len; i++) {
-        PyObject *line = PyUnicode_DecodeFSDefault(lines->pdata[i]);
-
-        if (!line || PyTuple_SetItem(tuple, i, line) < 0)
-            return NULL;
-    }
-    return g_steal_pointer(&tuple);
-}
+PyDoc_STRVAR(
+    recovery_recover_doc,
+    "_recover($module, /, dom, policy, timeout=None)\n"
+    "--\n\n"
+    "What virmirror.recover makes its value of: a dict.\n"
+    "\n"
+    "*dom*, *policy* and *timeout* as there. Raises SpecError for another\n"
+    "*policy*, and what `MirrorSnapshot.pivot` and `MirrorSnapshot.abort` do.");
 
 static PyObject *
 recovery_recover(PyObject *module, PyObject *args, PyObject *keywords)
@@ -125,14 +129,14 @@ recovery_recover(PyObject *module, PyObject *args, PyObject *keywords)
     return Py_BuildValue("{sssssNsN}", "found",
                          vmr_verdict_name(recovery->found), "verdict",
                          vmr_verdict_name(recovery->verdict), "done",
-                         lines_to_tuple(recovery->done), "left",
-                         lines_to_tuple(recovery->left));
+                         tuples_from_lines(recovery->done), "left",
+                         tuples_from_lines(recovery->left));
 }
 
 PyMethodDef recovery_table[] = {
     {"_inspect", (PyCFunction)(void (*)(void))recovery_inspect,
-     METH_VARARGS | METH_KEYWORDS, PyDoc_STR("See virmirror.inspect.")},
+     METH_VARARGS | METH_KEYWORDS, recovery_inspect_doc},
     {"_recover", (PyCFunction)(void (*)(void))recovery_recover,
-     METH_VARARGS | METH_KEYWORDS, PyDoc_STR("See virmirror.recover.")},
+     METH_VARARGS | METH_KEYWORDS, recovery_recover_doc},
     {NULL, NULL, 0, NULL},
 };

@@ -135,3 +135,17 @@ tuples_setup_types(PyObject *module)
         return -1;
     return add_type(module, &progress_desc, &state->progress_type);
 }
+
+PyObject *
+tuples_from_lines(const GPtrArray *lines)
+{
+    g_autoptr(PyObject) tuple = PyTuple_New(lines->len);
+
+    for (guint i = 0; tuple && i < lines->len; i++) {
+        PyObject *line = PyUnicode_DecodeFSDefault(lines->pdata[i]);
+
+        if (!line || PyTuple_SetItem(tuple, i, line) < 0)
+            return NULL;
+    }
+    return g_steal_pointer(&tuple);
+}

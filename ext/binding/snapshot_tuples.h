@@ -19,4 +19,8 @@ PyObject *tuples_from_disks(const ModuleState *state, const GPtrArray *disks);
 /* @figures (of VmrProgress) as a tuple of DiskProgress; NULL: exception. */
 PyObject *tuples_from_progress(const ModuleState *state, const GArray *figures);
 
+/* @lines (of char *, as the file system encodes) as a tuple of str; NULL:
+ * exception. */
+PyObject *tuples_from_lines(const GPtrArray *lines);
+
 G_END_DECLS

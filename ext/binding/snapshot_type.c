@@ -5,6 +5,7 @@
 #include "call.h"
 #include "errors.h"
 #include "snapshot_doc.h"
+#include "snapshot_object.h"
 #include "snapshot_tuples.h"
 
 #include "../core/mirror.h"
@@ -12,143 +13,6 @@
 #define CREATE_TIMEOUT 60.0 /* seconds; the docstrings say the same */
 #define ABORT_TIMEOUT  30.0
 #define PAUSE_BUDGET   2.0
-
-/* While a call runs without the GIL the engine's record changes; so everyone
- * reads the copies here, which are as of the end of the last call. */
-typedef struct {
-    PyObject_HEAD
-    VmrMirror *mirror; /* NULL once detached or finalized */
-    PyObject *domain;  /* as the caller gave it */
-    PyObject *name;    /* str */
-    PyObject *disks;   /* tuple of MirrorDisk */
-    char *summary;     /* of disks: "vda mirroring, vdb pivoted" */
-    VmrState state;
-    gboolean busy; /* a call runs; guarded by the GIL */
-    PyObject *weakrefs;
-} SnapshotObject;
-
-static const ModuleState *
-snapshot_module_state(SnapshotObject *self)
-{
-    return PyType_GetModuleState(Py_TYPE((PyObject *)self));
-}
-
-static SnapshotObject *
-snapshot_alloc(const ModuleState *state, PyObject *domain)
-{
-    PyObject *object = PyType_GenericAlloc(state->snapshot_type, 0);
-    SnapshotObject *self = (SnapshotObject *)object;
-
-    if (self)
-        self->domain = Py_NewRef(domain);
-    return self;
-}
-
-/* The disks of @record and their states, for people; owned. */
-static char *
-summarize_disks(const VmrRecord *record)
-{
-    GString *text = g_string_new(NULL);
-
-    for (guint i = 0; i < record->disks->len; i++) {
-        const VmrDisk *disk = g_ptr_array_index(record->disks, i);
-
-        g_string_append_printf(text, "%s%s %s", i > 0 ? ", " : "", disk->target,
-                               vmr_disk_state_name(disk->state));
-    }
-    return g_string_free(text, FALSE);
-}
-
-/* Copy what the engine knows after a call; 0, or -1 with an exception. */
-static int
-snapshot_refresh(SnapshotObject *self)
-{
-    const VmrRecord *record = vmr_mirror_get_record(self->mirror);
-    PyObject *disks;
-    PyObject *old;
-
-    self->state = record->state;
-    g_free(self->summary);
-    self->summary = summarize_disks(record);
-    if (!self->name) {
-        self->name = PyUnicode_FromString(record->snapshot);
-        if (!self->name)
-            return -1;
-    }
-    disks = tuples_from_disks(snapshot_module_state(self), record->disks);
-    if (!disks)
-        return -1;
-    old = self->disks;
-    self->disks = disks;
-    Py_XDECREF(old);
-    return 0;
-}
-
-/* 0 if @self can be used by this thread now, or -1 with an exception. */
-static int
-snapshot_check(SnapshotObject *self)
-{
-    const ModuleState *state = snapshot_module_state(self);
-
-    if (self->busy)
-        errors_raise_code(state, VMR_ERROR_BUSY,
-                          "another call of this MirrorSnapshot is running");
-    else if (!self->mirror)
-        errors_raise_code(state, VMR_ERROR_INVALID_STATE,
-                          "this MirrorSnapshot was detached: get another one "
-                          "with adopt()");
-    else
-        return 0;
-    return -1;
-}
-
-/* Begin a call of the engine on @self's mirror; 0, or -1 with an exception.
- * snapshot_finish() has to follow. */
-static int
-snapshot_enter(SnapshotObject *self, Call *call, double timeout)
-{
-    if (snapshot_check(self) < 0)
-        return -1;
-    self->busy = TRUE;
-    call_enter(call, timeout);
-    return 0;
-}
-
-/* End what snapshot_enter() began, after call_leave(): returns @result, or
- * NULL with the exception that is raised already if it is NULL. */
-static PyObject *
-snapshot_finish(SnapshotObject *self, PyObject *result)
-{
-    PyObject *raised = result ? NULL : errors_take();
-    int rc = snapshot_refresh(self);
-
-    self->busy = FALSE;
-    if (raised) {
-        PyErr_Clear();
-        errors_restore(raised);
-    } else if (rc < 0) {
-        Py_CLEAR(result);
-    }
-    return result;
-}
-
-typedef gboolean (*Step)(VmrMirror *mirror, const VmrWait *wait,
-                         GError **error);
-
-/* One step of the engine that has no result but None. */
-static PyObject *
-snapshot_run(SnapshotObject *self, Step step, double timeout)
-{
-    Call call;
-    PyObject *result = NULL;
-
-    if (snapshot_enter(self, &call, timeout) < 0)
-        return NULL;
-    step(self->mirror, &call.wait, &call.error);
-    if (call_leave(&call, snapshot_module_state(self)) == 0)
-        result = Py_NewRef(Py_None);
-    return snapshot_finish(self, result);
-}
 
 /* Tell in a note of @exception in which state @self is left, and that it could
  * not be aborted because of @failure (may be NULL). */
@@ -550,21 +414,11 @@ static PyObject *
 snapshot_get_leftovers(PyObject *object, void *unused)
 {
     SnapshotObject *self = (SnapshotObject *)object;
-    g_autoptr(PyObject) tuple = NULL;
-    const GPtrArray *paths;
 
     (void)unused;
     if (snapshot_check(self) < 0)
         return NULL;
-    paths = vmr_mirror_get_leftovers(self->mirror);
-    tuple = PyTuple_New(paths->len);
-    for (guint i = 0; tuple && i < paths->len; i++) {
-        PyObject *path = PyUnicode_DecodeFSDefault(paths->pdata[i]);
-
-        if (!path || PyTuple_SetItem(tuple, i, path) < 0)
-            return NULL;
-    }
-    return g_steal_pointer(&tuple);
+    return tuples_from_lines(vmr_mirror_get_leftovers(self->mirror));
 }
 
 static PyGetSetDef snapshot_getset[] = {
