@@ -76,6 +76,7 @@ vmr_domxml_free(VmrDomXml *dom)
     g_free(dom->name);
     g_free(dom->uuid);
     g_free(dom->type);
+    g_free(dom->machine);
     g_clear_pointer(&dom->disks, g_ptr_array_unref);
     g_free(dom);
 }
@@ -232,6 +233,16 @@ read_disks(VmrDomXml *dom, const xmlNode *root, GError **error)
     return TRUE;
 }
 
+/* <os><type machine=> of @root; owned, NULL if there is none. */
+static char *
+dup_machine(const xmlNode *root)
+{
+    const xmlNode *os = vmr_xml_child(root, "os");
+    const xmlNode *type = os ? vmr_xml_child(os, "type") : NULL;
+
+    return type ? vmr_xml_dup_attr(type, "machine") : NULL;
+}
+
 VmrDomXml *
 vmr_domxml_parse(const char *xml, GError **error)
 {
@@ -247,6 +258,7 @@ vmr_domxml_parse(const char *xml, GError **error)
     dom->name = vmr_xml_dup_child_text(root, "name");
     dom->uuid = vmr_xml_dup_child_text(root, "uuid");
     dom->type = vmr_xml_dup_attr(root, "type");
+    dom->machine = dup_machine(root);
     dom->running = xmlHasProp(root, BAD_CAST "id") != NULL;
     if (!dom->name || !dom->uuid || !dom->type) {
         vmr_error_set_virt(error, VMR_ERROR_INVALID_SPEC, VIR_ERR_XML_DETAIL,

@@ -46,6 +46,7 @@ typedef struct {
     char *name;
     char *uuid;
     char *type;         /* "qemu", "kvm", ... */
+    char *machine;      /* "pc-i440fx-7.2", ..., or NULL */
     gboolean running;   /* it has an id: the XML is the live one */
     GPtrArray *disks;   /* of VmrDomDisk */
 } VmrDomXml;

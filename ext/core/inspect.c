@@ -188,20 +188,35 @@ dup_source(const VmrDomXml *xml, const char *target)
     return disk ? g_strdup(vmr_domdisk_source(disk)) : NULL;
 }
 
+/* Ask for the jobs of all disks. To be done before the XML is read that is
+ * believed: libvirt, just restarted, answers with old XML until it has spoken
+ * with QEMU, and to ask for a job waits for that. */
 static gboolean
-inspect_disk(VmrInspection *inspection, const VmrDomain *dom,
-             const VmrDisk *disk, const VmrDomXml *live,
-             const VmrDomXml *inactive, const VmrWait *wait, GError **error)
+inspect_jobs(VmrInspection *inspection, const VmrDomain *dom,
+             const VmrWait *wait, GError **error)
 {
-    VmrDiskInspection *one = g_new0(VmrDiskInspection, 1);
-    virDomainBlockJobInfo info;
+    const GPtrArray *disks = inspection->record->disks;
 
-    g_ptr_array_add(inspection->disks, one);
-    one->disk = disk;
-    if (inspection->running &&
-        !vmr_hv_block_job_info(dom, disk->target, &info, &one->job, wait,
-                               error))
-        return FALSE;
+    for (guint i = 0; i < disks->len; i++) {
+        VmrDiskInspection *one = g_new0(VmrDiskInspection, 1);
+        virDomainBlockJobInfo info;
+
+        g_ptr_array_add(inspection->disks, one);
+        one->disk = g_ptr_array_index(disks, i);
+        if (inspection->running &&
+            !vmr_hv_block_job_info(dom, one->disk->target, &info, &one->job,
+                                   wait, error))
+            return FALSE;
+    }
+    return TRUE;
+}
+
+static void
+inspect_disk(const VmrInspection *inspection, VmrDiskInspection *one,
+             const VmrDomXml *live, const VmrDomXml *inactive)
+{
+    const VmrDisk *disk = one->disk;
+
     one->truth = vmr_truth_of(disk, live);
     one->live = inspection->running ? dup_source(live, disk->target) : NULL;
     one->persistent = dup_source(inactive, disk->target);
@@ -210,7 +225,6 @@ inspect_disk(VmrInspection *inspection, const VmrDomain *dom,
     one->mirror = probe(disk->mirror);
     one->verdict = inspection->running ? judge_running(one, inspection->record)
                                        : judge_off(one);
-    return TRUE;
 }
 
 /* The verdict on the whole: the worst one, but for disks that are at different
@@ -242,31 +256,40 @@ read_xml(const VmrDomain *dom, guint flags, const VmrWait *wait,
 }
 
 static gboolean
+inspect_disks(VmrInspection *inspection, const VmrDomain *dom,
+              const VmrWait *wait, GError **error)
+{
+    g_autoptr(VmrDomXml) live = NULL;
+    g_autoptr(VmrDomXml) inactive = NULL;
+
+    if (!inspect_jobs(inspection, dom, wait, error))
+        return FALSE;
+    live = read_xml(dom, 0, wait, error);
+    if (!live || !vmr_live_read_inactive(dom, &inactive, wait, error))
+        return FALSE;
+    inspection->persistent = inactive != NULL;
+    for (guint i = 0; i < inspection->disks->len; i++)
+        inspect_disk(inspection, g_ptr_array_index(inspection->disks, i), live,
+                     inactive);
+    inspection->verdict = judge_all(inspection->disks);
+    return TRUE;
+}
+
+static gboolean
 inspect_all(VmrInspection *inspection, const VmrDomain *dom,
             const VmrWait *wait, GError **error)
 {
     g_autoptr(VmrDomXml) live = read_xml(dom, 0, wait, error);
-    g_autoptr(VmrDomXml) inactive = NULL;
     int state;
     int reason;
 
-    if (!live || !vmr_live_read_inactive(dom, &inactive, wait, error) ||
-        !vmr_hv_get_state(dom, &state, &reason, wait, error) ||
+    if (!live || !vmr_hv_get_state(dom, &state, &reason, wait, error) ||
         !vmr_journal_load(dom, live->uuid, &inspection->record, wait, error))
         return FALSE;
     inspection->running = live->running;
-    inspection->persistent = inactive != NULL;
     inspection->paused =
         state == VIR_DOMAIN_PAUSED && reason == VIR_DOMAIN_PAUSED_USER;
-    for (guint i = 0;
-         inspection->record && i < inspection->record->disks->len; i++) {
-        if (!inspect_disk(inspection, dom,
-                          g_ptr_array_index(inspection->record->disks, i),
-                          live, inactive, wait, error))
-            return FALSE;
-    }
-    inspection->verdict = judge_all(inspection->disks);
-    return TRUE;
+    return !inspection->record || inspect_disks(inspection, dom, wait, error);
 }
 
 VmrInspection *

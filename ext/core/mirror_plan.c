@@ -15,6 +15,7 @@
 
 #define MIN_LIBVIRT 6002000
 #define MIN_QEMU 5000000
+#define MIN_MACHINE 7.0 /* a libvirt that knows it is new enough, too */
 
 typedef struct {
     VmrMirror *mirror;
@@ -424,12 +425,26 @@ check_disks(Plan *plan)
     }
 }
 
+/* Whether @machine ("pc-i440fx-7.2") is one that a QEMU before 5.0 lacks. */
 static gboolean
-check_versions(VmrMirror *mirror, const VmrWait *wait, GError **error)
+is_new_machine(const char *machine)
+{
+    const char *dash = machine ? strrchr(machine, '-') : NULL;
+
+    return dash && g_ascii_strtod(dash + 1, NULL) >= MIN_MACHINE;
+}
+
+static gboolean
+check_versions(VmrMirror *mirror, const char *machine, const VmrWait *wait,
+               GError **error)
 {
     int libvirt;
     int qemu;
 
+    /* libvirt answers the question by probing all QEMUs that are installed,
+     * which takes it seconds the first time */
+    if (is_new_machine(machine))
+        return TRUE;
     if (!vmr_hv_get_versions(mirror->dom, &libvirt, &qemu, wait, error))
         return FALSE;
     if (libvirt >= MIN_LIBVIRT && qemu >= MIN_QEMU)
@@ -519,7 +534,7 @@ vmr_mirror_plan(VmrMirror *mirror, const VmrSnapSpec *spec, guint flags,
     mirror->record = vmr_record_new(name, live->uuid);
     plan.live = live;
     plan.inactive = inactive;
-    return check_versions(mirror, wait, error) &&
+    return check_versions(mirror, live->machine, wait, error) &&
            check_name(mirror, live->uuid, wait, error) &&
            plan_all(&plan, spec, error);
 }
