@@ -91,9 +91,10 @@ read_backing(const VmrImage *image, GError **error)
     VmrImage *backing = vmr_image_read(path, image->backing_format, &local);
 
     if (g_error_matches(local, VMR_ERROR, VMR_ERROR_NOT_FOUND))
-        g_set_error(error, VMR_ERROR, VMR_ERROR_NOT_FOUND,
-                    "backing file '%s' of '%s' is missing: create the "
-                    "skeleton with prepare_chain() first", path, image->path);
+        vmr_error_set_virt(error, VMR_ERROR_NOT_FOUND, VIR_ERR_SYSTEM_ERROR,
+                           "backing file '%s' of '%s' is missing: create the "
+                           "skeleton with prepare_chain() first", path,
+                           image->path);
     else if (local)
         g_propagate_error(error, g_steal_pointer(&local));
     return backing;
@@ -136,8 +137,8 @@ read_layer(const VmrLayer *layer, GError **error)
     return vmr_image_read(layer->path, layer->format, error);
 }
 
-/* Whether @path leads to the very file that @image is. Links are followed, as
- * QEMU does it, and nothing is opened. */
+/* Whether @path leads to the very file that @image is, if it leads anywhere. Links
+ * are followed, as QEMU does it, and nothing is opened. */
 static gboolean
 leads_to(const char *path, const VmrImage *image, gboolean *same,
          GError **error)
@@ -146,7 +147,10 @@ leads_to(const char *path, const VmrImage *image, gboolean *same,
     dev_t dev;
     ino_t ino;
 
+    *same = FALSE;
     if (stat(path, &st) < 0) {
+        if (errno == ENOENT || errno == ENOTDIR)
+            return TRUE;
         vmr_error_set_errno(error, errno, "look at", path);
         return FALSE;
     }
