@@ -4,6 +4,7 @@
  * done of it is undone in reverse, as the truth shows it, not as we recall. */
 
 #include <errno.h>
+#include <libvirt/virterror.h>
 #include <stdlib.h>
 
 #include "backingname.h"
@@ -298,6 +299,17 @@ vmr_mirror_undo_create(VmrMirror *mirror, const VmrWait *wait, GError **error)
     return undo_all(mirror, &taken, NULL, wait, error);
 }
 
+/* Whether the first step of all was forbidden, as on a read-only connection: there
+ * is nothing to be undone then, nor a right to do it. */
+static gboolean
+was_forbidden(const VmrMirror *mirror, const GError *error)
+{
+    const VmrErrorDetail *detail = vmr_error_get_detail(error);
+
+    return mirror->record->sequence == 1 && detail &&
+           detail->virt_code == VIR_ERR_OPERATION_DENIED;
+}
+
 /* After *@error: undo, or say what is left. The journal stays in the latter
  * case, and whoever opens the mirrored snapshot can go on from there. */
 static void
@@ -330,7 +342,8 @@ vmr_mirror_create(VmrHv *hv, virDomainPtr dom, const VmrSnapSpec *spec,
     if (vmr_mirror_plan(mirror, spec, flags, wait, &local)) {
         if (carry_out(mirror, spec->description, flags, wait, &local))
             return g_steal_pointer(&mirror);
-        undo(mirror, wait, &local);
+        if (!was_forbidden(mirror, local))
+            undo(mirror, wait, &local);
     }
     vmr_error_annotate(&local, NULL, "create");
     g_propagate_error(error, g_steal_pointer(&local));
