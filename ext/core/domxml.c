@@ -272,11 +272,14 @@ vmr_domxml_parse(const char *xml, GError **error)
     return g_steal_pointer(&dom);
 }
 
-/* Take @node and what is in it out of all namespaces. */
+/* Take @node and what is in it out of all namespaces; attributes, too, refer to
+ * one. */
 static void
 drop_namespaces(xmlNode *node)
 {
     node->ns = NULL;
+    for (xmlAttr *attr = node->properties; attr; attr = attr->next)
+        attr->ns = NULL;
     for (xmlNode *child = xmlFirstElementChild(node); child;
          child = xmlNextElementSibling(child))
         drop_namespaces(child);
@@ -358,8 +361,7 @@ vmr_domxml_set_source(const char *xml, const char *target, const char *path,
     }
     vmr_xml_set(driver, "type", format);
     vmr_xml_set(source, g_str_equal(type, "file") ? "file" : "dev", path);
-    chain = vmr_xml_child(disk, "backingStore");
-    if (chain) {
+    while ((chain = vmr_xml_child(disk, "backingStore"))) {
         xmlUnlinkNode(chain);
         xmlFreeNode(chain);
     }

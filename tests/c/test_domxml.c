@@ -284,6 +284,46 @@ test_metadata_of_a_namespace_comes_without_it(void)
     g_assert_error(error, VMR_ERROR, VMR_ERROR_INVALID_SPEC);
 }
 
+/* Attributes that had a namespace must not refer to it any more. */
+static void
+test_metadata_with_attributes_in_a_namespace_comes_without_it(void)
+{
+    g_autoptr(GError) error = NULL;
+    g_autofree char *text = NULL;
+    const char *xml = "<domain type='kvm' xmlns:o='urn:o'><metadata>"
+                      "<a:x xmlns:a='urn:a' a:k='v' o:l='w'><y a:m='u'/></a:x>"
+                      "</metadata></domain>";
+
+    g_assert_true(vmr_domxml_dup_metadata(xml, "urn:a", &text, &error));
+    g_assert_no_error(error);
+    g_assert_cmpstr(text, ==, "<x k=\"v\" l=\"w\">\n  <y m=\"u\"/>\n</x>");
+}
+
+static void
+test_set_source_disk_on_it_without_chain(void)
+{
+    g_autoptr(GError) error = NULL;
+    g_autofree char *changed = vmr_domxml_set_source(
+        "<domain type='kvm'><name>n</name><uuid>u</uuid><devices>"
+        "<disk type='file'><driver type='raw'/><source file='/old'/>"
+        "<backingStore type='file'><source file='/a'/></backingStore>"
+        "<backingStore type='file'><source file='/b'/></backingStore>"
+        "<target dev='vda'/></disk></devices></domain>",
+        "vda", "/new", "qcow2", &error);
+    g_autoptr(VmrDomXml) dom = NULL;
+    const VmrDomDisk *disk;
+    const VmrLayer *top;
+
+    g_assert_no_error(error);
+    dom = vmr_domxml_parse(changed, &error);
+    g_assert_no_error(error);
+    disk = vmr_domxml_find(dom, "vda");
+    g_assert_cmpuint(disk->chain->len, ==, 1);
+    top = disk->chain->pdata[0];
+    g_assert_cmpstr(top->path, ==, "/new");
+    g_assert_cmpstr(top->format, ==, "qcow2");
+}
+
 int
 main(int argc, char **argv)
 {
@@ -291,6 +331,11 @@ main(int argc, char **argv)
     add_golden_tests();
     g_test_add_func("/domxml/metadata_of_a_namespace_comes_without_it",
                     test_metadata_of_a_namespace_comes_without_it);
+    g_test_add_func(
+        "/domxml/metadata_with_attributes_in_a_namespace_comes_without_it",
+        test_metadata_with_attributes_in_a_namespace_comes_without_it);
+    g_test_add_func("/domxml/set_source_disk_on_it_without_chain",
+                    test_set_source_disk_on_it_without_chain);
     g_test_add_func("/domxml/parse_chain_of_200_layers_all",
                     test_parse_chain_of_200_layers_all);
     g_test_add_func("/domxml/parse_mirror_with_chain_of_200_layers_fits",
