@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "error.h"
+#include "text.h"
 #include "xmlutil.h"
 
 #define MAX_DEPTH 4
@@ -207,7 +208,9 @@ parse_number(const xmlNode *node, const char *name, guint64 *number,
     if (!text)
         return FALSE;
     if (!g_ascii_string_to_unsigned(text, 10, 0, G_MAXUINT64, number, NULL)) {
-        set_error(error, "'%s' is no number for '%s'", text, name);
+        g_autofree char *clean = vmr_text_clean(text);
+
+        set_error(error, "'%s' is no number for '%s'", clean, name);
         return FALSE;
     }
     return TRUE;
@@ -219,6 +222,7 @@ parse_state(const xmlNode *node, const char *const *names, guint n_names,
             guint *state, GError **error)
 {
     g_autofree char *text = parse_text(node, "state", MAX_NAME, error);
+    g_autofree char *clean = NULL;
 
     if (!text)
         return FALSE;
@@ -226,7 +230,8 @@ parse_state(const xmlNode *node, const char *const *names, guint n_names,
         if (g_str_equal(names[*state], text))
             return TRUE;
     }
-    set_error(error, "unknown state '%s'", text);
+    clean = vmr_text_clean(text);
+    set_error(error, "unknown state '%s'", clean);
     return FALSE;
 }
 
@@ -236,11 +241,13 @@ parse_flag(const xmlNode *node, const char *name, gboolean *flag,
            GError **error)
 {
     g_autofree char *text = vmr_xml_dup_attr(node, name);
+    g_autofree char *clean = NULL;
 
     *flag = text != NULL;
     if (!text || g_str_equal(text, "yes"))
         return TRUE;
-    set_error(error, "'%s' is no value for '%s'", text, name);
+    clean = vmr_text_clean(text);
+    set_error(error, "'%s' is no value for '%s'", clean, name);
     return FALSE;
 }
 
@@ -254,7 +261,9 @@ parse_file(const xmlNode *node, GError **error)
     if (!file->path)
         return NULL;
     if (!g_path_is_absolute(file->path)) {
-        set_error(error, "path '%s' is not absolute", file->path);
+        g_autofree char *clean = vmr_text_clean(file->path);
+
+        set_error(error, "path '%s' is not absolute", clean);
         return NULL;
     }
     file->format = parse_text(node, "format", MAX_NAME, error);
@@ -342,7 +351,9 @@ parse_disks(const xmlNode *root, VmrRecord *record, GError **error)
             return FALSE;
         g_ptr_array_add(record->disks, disk);
         if (!g_hash_table_add(targets, disk->target)) {
-            set_error(error, "disk '%s' is there twice", disk->target);
+            g_autofree char *clean = vmr_text_clean(disk->target);
+
+            set_error(error, "disk '%s' is there twice", clean);
             return FALSE;
         }
     }

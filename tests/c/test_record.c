@@ -153,6 +153,9 @@ static const struct {
     {"strange_created",
      WITH_FILES("<source path='/s' format='raw' created='maybe'/>"),
      "'maybe' is no value for 'created'"},
+    {"newline_in_value",
+     WITH_FILES("<source path='/s' format='raw' created='&#10;'/>"),
+     "'\\x0a' is no value for 'created'"},
     {"dev_without_ino", WITH_FILES("<source path='/s' format='raw' dev='1'/>"),
      "no proper 'ino'"},
 };
