@@ -24,6 +24,7 @@ static const char *const op_names[VMR_HV_LAST] = {
     [VMR_HV_BLOCK_JOB_ABORT] = "virDomainBlockJobAbort",
     [VMR_HV_BLOCK_JOB_INFO] = "virDomainGetBlockJobInfo",
     [VMR_HV_BLOCK_JOB_SET_SPEED] = "virDomainBlockJobSetSpeed",
+    [VMR_HV_QUERY_BLOCK] = "virDomainQemuMonitorCommand",
     [VMR_HV_GET_METADATA] = "virDomainGetMetadata",
     [VMR_HV_SET_METADATA] = "virDomainSetMetadata",
     [VMR_HV_EVENTS_OPEN] = "virConnectDomainEventRegisterAny",
@@ -42,6 +43,7 @@ op_is_harmless(VmrHvOp op)
     case VMR_HV_SNAPSHOT_GET_XML:
     case VMR_HV_SNAPSHOT_IS_CURRENT:
     case VMR_HV_BLOCK_JOB_INFO:
+    case VMR_HV_QUERY_BLOCK:
     case VMR_HV_GET_METADATA:
     case VMR_HV_EVENTS_OPEN:
     case VMR_HV_EVENTS_CLOSE:
@@ -379,6 +381,18 @@ vmr_hv_block_job_set_speed(const VmrDomain *dom, const char *disk,
                       .bandwidth = bandwidth};
 
     return call_perform(dom, &call, wait, error);
+}
+
+gboolean
+vmr_hv_query_block(const VmrDomain *dom, char **text, const VmrWait *wait,
+                   GError **error)
+{
+    VmrHvCall call = {.op = VMR_HV_QUERY_BLOCK};
+
+    if (!call_perform(dom, &call, wait, error))
+        return FALSE;
+    *text = call.text;
+    return TRUE;
 }
 
 gboolean

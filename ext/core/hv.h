@@ -34,6 +34,7 @@ typedef enum {
     VMR_HV_BLOCK_JOB_ABORT,
     VMR_HV_BLOCK_JOB_INFO,
     VMR_HV_BLOCK_JOB_SET_SPEED,
+    VMR_HV_QUERY_BLOCK,
     VMR_HV_GET_METADATA,
     VMR_HV_SET_METADATA,
     VMR_HV_EVENTS_OPEN,
@@ -197,6 +198,13 @@ gboolean vmr_hv_block_job_info(const VmrDomain *dom, const char *disk,
 gboolean vmr_hv_block_job_set_speed(const VmrDomain *dom, const char *disk,
                                     gulong bandwidth, const VmrWait *wait,
                                     GError **error);
+
+/* QEMU's own words on what each of its disks runs on, for people to read
+ * (virDomainQemuMonitorCommand, "info block"); owned. libvirt calls a domain
+ * tainted afterwards, so this is for where nothing else can tell. Errors:
+ * NOT_SUPPORTED without libvirt's library for it. */
+gboolean vmr_hv_query_block(const VmrDomain *dom, char **text,
+                            const VmrWait *wait, GError **error);
 
 /* The metadata element stored under @uri (virDomainGetMetadata), owned by the
  * caller; *@text is NULL where there is none. */

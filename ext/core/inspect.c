@@ -2,6 +2,8 @@
 
 #include "inspect.h"
 
+#include <string.h>
+
 #include "error.h"
 #include "journal.h"
 #include "live.h"
@@ -99,8 +101,11 @@ vmr_disk_inspection_written(const VmrDiskInspection *disk)
     gboolean mirror = is_written(disk->mirror);
 
     if (disk->verdict != VMR_VERDICT_STUCK &&
-        disk->verdict != VMR_VERDICT_LYING)
+        disk->verdict != VMR_VERDICT_LYING &&
+        disk->verdict != VMR_VERDICT_LOST)
         return NULL;
+    if (disk->used)
+        return disk->used;
     if (mirror && !overlay && disk->overlay == VMR_LOCK_FREE)
         return disk->disk->mirror;
     if (overlay && !mirror)
@@ -130,8 +135,9 @@ judge_overlay(const VmrDiskInspection *disk, const VmrRecord *record)
     if (is_written(disk->mirror)) {
         /* both are open: a mirror that was left behind, unless a pivot had
          * begun, when it may be the overlay that was */
-        return is_written(disk->overlay) &&
-                       disk->disk->state != VMR_DISK_STATE_PIVOTING
+        return disk->used == disk->disk->overlay ||
+                       (is_written(disk->overlay) && !disk->used &&
+                        disk->disk->state != VMR_DISK_STATE_PIVOTING)
                    ? VMR_VERDICT_LEAKED
                    : VMR_VERDICT_LYING;
     }
@@ -153,7 +159,8 @@ judge_running(const VmrDiskInspection *disk, const VmrRecord *record)
     case VMR_TRUTH_OVERLAY:
         return judge_overlay(disk, record);
     case VMR_TRUTH_PIVOTED:
-        if (is_written(disk->overlay) || disk->mirror == VMR_LOCK_FREE)
+        if ((is_written(disk->overlay) && disk->used != disk->disk->mirror) ||
+            disk->mirror == VMR_LOCK_FREE)
             return VMR_VERDICT_LYING;
         return VMR_VERDICT_PIVOTED;
     case VMR_TRUTH_RETURNING:
@@ -209,6 +216,40 @@ inspect_jobs(VmrInspection *inspection, const VmrDomain *dom,
             return FALSE;
     }
     return TRUE;
+}
+
+/* Whether @text ("info block") has a disk that runs on the file at @path. */
+static gboolean
+names_file(const char *text, const char *path)
+{
+    g_autofree char *name = g_strdup_printf(": %s (", path);
+
+    return strstr(text, name) != NULL;
+}
+
+/* When a daemon dies in the middle of a pivot QEMU keeps the side open that it
+ * has left, so the locks do not tell: then it has to be asked. */
+static gboolean
+needs_asking(const VmrDiskInspection *one)
+{
+    return (one->verdict == VMR_VERDICT_STUCK ||
+            one->verdict == VMR_VERDICT_LYING) &&
+           is_written(one->overlay) && is_written(one->mirror);
+}
+
+static void
+ask_qemu(VmrDiskInspection *one, const VmrDomain *dom, const VmrWait *wait)
+{
+    g_autofree char *text = NULL;
+    gboolean overlay;
+    gboolean mirror;
+
+    if (!vmr_hv_query_block(dom, &text, wait, NULL))
+        return;
+    overlay = names_file(text, one->disk->overlay->path);
+    mirror = names_file(text, one->disk->mirror->path);
+    if (overlay != mirror)
+        one->used = mirror ? one->disk->mirror : one->disk->overlay;
 }
 
 static void
@@ -268,9 +309,15 @@ inspect_disks(VmrInspection *inspection, const VmrDomain *dom,
     if (!live || !vmr_live_read_inactive(dom, &inactive, wait, error))
         return FALSE;
     inspection->persistent = inactive != NULL;
-    for (guint i = 0; i < inspection->disks->len; i++)
-        inspect_disk(inspection, g_ptr_array_index(inspection->disks, i), live,
-                     inactive);
+    for (guint i = 0; i < inspection->disks->len; i++) {
+        VmrDiskInspection *one = g_ptr_array_index(inspection->disks, i);
+
+        inspect_disk(inspection, one, live, inactive);
+        if (inspection->running && needs_asking(one)) {
+            ask_qemu(one, dom, wait);
+            one->verdict = judge_running(one, inspection->record);
+        }
+    }
     inspection->verdict = judge_all(inspection->disks);
     return TRUE;
 }

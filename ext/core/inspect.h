@@ -43,6 +43,8 @@ typedef struct {
     VmrLock mirror;
     char *live;          /* path of the top layer, or NULL */
     char *persistent;    /* the same of the persistent definition, or NULL */
+    const VmrFile *used; /* borrowed: what QEMU says it runs on, where it had to
+                          * be asked */
 } VmrDiskInspection;
 
 typedef struct {
@@ -70,7 +72,7 @@ const char *vmr_verdict_name(VmrVerdict verdict);
 const char *vmr_verdict_advice(VmrVerdict verdict);
 
 /* The file that QEMU writes to instead of what libvirt says, borrowed; NULL
- * unless the verdict on @disk is STUCK or LYING and the locks are clear. */
+ * unless the verdict on @disk is STUCK, LYING or LOST and it can be told. */
 const VmrFile *vmr_disk_inspection_written(const VmrDiskInspection *disk);
 
 G_END_DECLS

@@ -3,6 +3,7 @@
 #include "recover.h"
 
 #include "error.h"
+#include "journal.h"
 #include "mirror_priv.h"
 
 /* How often to look again: each look either acts or waits for a job to end. */
@@ -83,15 +84,46 @@ tell_leftovers(Recover *what)
              (const char *)g_ptr_array_index(leftovers, i));
 }
 
+/* Whether some disk has both sides open, though only one is in use. */
+static gboolean
+has_asked(const VmrInspection *now)
+{
+    for (guint i = 0; i < now->disks->len; i++) {
+        const VmrDiskInspection *disk = g_ptr_array_index(now->disks, i);
+
+        if (disk->used)
+            return TRUE;
+    }
+    return FALSE;
+}
+
+/* After *@failure, which is told of it. */
+static void
+resume_after(Recover *what, const VmrWait *wait, GError **failure)
+{
+    VmrWait cleanup = vmr_wait_for_cleanup(wait);
+    g_autoptr(GError) local = NULL;
+
+    if (!vmr_mirror_resume_guest(what->mirror, &cleanup, &local))
+        vmr_error_note(failure, "resuming the guest failed, too: %s",
+                       local->message);
+}
+
 static Step
 do_pivot(Recover *what, const VmrWait *wait, GError **error)
 {
     gboolean fresh = what->now->verdict != VMR_VERDICT_PIVOTED;
 
+    /* the overlay may be open still, in a QEMU that does not use it */
+    what->mirror->leaked = has_asked(what->now);
     if (fresh && !vmr_mirror_wait_ready(what->mirror, wait, error))
         return STEP_FAILED;
-    if (!vmr_mirror_pivot(what->mirror, wait, error))
+    if (!vmr_mirror_pivot(what->mirror, wait, error)) {
+        /* what was not pivoted is mirrored still: the guest need not stand */
+        if (!vmr_error_is_unknown(*error))
+            resume_after(what, wait, error);
         return STEP_FAILED;
+    }
     tell(what->recovery->done,
          fresh ? "pivoted to the mirrors"
                : "removed the records of the pivot that had been made");
@@ -170,46 +202,96 @@ do_cut_over(Recover *what, const VmrWait *wait, GError **error)
                                             : do_pivot(what, wait, error);
 }
 
+/* The next start of @disk is to use the file that QEMU writes to now. */
+static gboolean
+save_truth_of(Recover *what, const VmrDiskInspection *disk, VmrDisk *record,
+              const VmrWait *wait, GError **error)
+{
+    const VmrFile *written = vmr_disk_inspection_written(disk);
+
+    record->state = written == disk->disk->mirror ? VMR_DISK_STATE_PIVOTED
+                                                  : VMR_DISK_STATE_ABORTED;
+    if (!what->now->persistent ||
+        g_strcmp0(disk->persistent, written->path) == 0)
+        return TRUE;
+    if (!vmr_live_set_source(what->mirror->dom, record->target, written->path,
+                             written->format, wait, error))
+        return FALSE;
+    tell(what->recovery->done,
+         "set '%s' as the source of disk '%s' in the persistent definition, "
+         "since QEMU writes to it",
+         written->path, record->target);
+    return TRUE;
+}
+
+/* The same for all disks; *@clear tells whether it is known of all of them. */
+static gboolean
+save_truth(Recover *what, gboolean *clear, const VmrWait *wait,
+           GError **error)
+{
+    VmrRecord *record = what->mirror->record;
+
+    *clear = TRUE;
+    for (guint i = 0; i < what->now->disks->len; i++) {
+        const VmrDiskInspection *disk =
+            g_ptr_array_index(what->now->disks, i);
+
+        if (disk->verdict < VMR_VERDICT_STUCK ||
+            disk->verdict > VMR_VERDICT_LOST)
+            continue;
+        if (!vmr_disk_inspection_written(disk)) {
+            *clear = FALSE;
+            tell(what->recovery->left,
+                 "disk '%s': cannot tell which of '%s' and '%s' QEMU writes "
+                 "to: look at the running QEMU before it is ended%s",
+                 disk->disk->target, disk->disk->overlay->path,
+                 disk->disk->mirror->path,
+                 record->paused ? ", or resumed" : "");
+        } else if (!save_truth_of(what, disk,
+                                  g_ptr_array_index(record->disks, i), wait,
+                                  error)) {
+            return FALSE;
+        }
+    }
+    return vmr_journal_save(what->mirror->dom, record, wait, error);
+}
+
 /* QEMU writes to another file than libvirt believes, and nothing can change
- * that while the guest runs: see that its next start uses the right one. */
+ * that while the guest runs: see that its next start uses the right one. Only
+ * then may a guest go on that we had suspended: before, both sides are equal. */
 static Step
 do_save_truth(Recover *what, const VmrWait *wait, GError **error)
 {
-    GPtrArray *left = what->recovery->left;
+    gboolean clear;
 
+    if (!save_truth(what, &clear, wait, error))
+        return STEP_FAILED;
     for (guint i = 0; i < what->now->disks->len; i++) {
         const VmrDiskInspection *disk =
             g_ptr_array_index(what->now->disks, i);
         const VmrFile *written = vmr_disk_inspection_written(disk);
 
-        if (disk->verdict != VMR_VERDICT_STUCK &&
-            disk->verdict != VMR_VERDICT_LYING)
-            continue;
-        if (!written) {
-            tell(left, "disk '%s': cannot tell which of '%s' and '%s' QEMU "
-                 "writes to: look at the running QEMU before it is ended",
-                 disk->disk->target, disk->disk->overlay->path,
-                 disk->disk->mirror->path);
-            continue;
-        }
-        if (what->now->persistent &&
-            g_strcmp0(disk->persistent, written->path) != 0) {
-            if (!vmr_live_set_source(what->mirror->dom, disk->disk->target,
-                                     written->path, written->format, wait,
-                                     error))
-                return STEP_FAILED;
-            tell(what->recovery->done,
-                 "set '%s' as the source of disk '%s' in the persistent "
-                 "definition, since QEMU writes to it",
-                 written->path, disk->disk->target);
-        }
-        tell(left,
-             "disk '%s': the guest writes to '%s', which libvirt does not "
-             "know: shut it down and start it %s when its owner agrees, then "
-             "recover again",
-             disk->disk->target, written->path,
-             what->now->persistent ? "again" : "anew from that file");
+        if (written)
+            tell(what->recovery->left,
+                 "disk '%s': the guest writes to '%s', which libvirt does not "
+                 "know: shut it down and start it %s when its owner agrees, "
+                 "then recover again",
+                 disk->disk->target, written->path,
+                 what->now->persistent ? "again" : "anew from that file");
     }
+    return clear ? do_go_on(what, wait, error) : STEP_END;
+}
+
+/* A QEMU that libvirt knows nothing of. With the definition on the file that it
+ * writes to, its lock on that keeps a second one from starting. */
+static Step
+do_lost(Recover *what, const VmrWait *wait, GError **error)
+{
+    gboolean clear;
+
+    if (!save_truth(what, &clear, wait, error))
+        return STEP_FAILED;
+    tell(what->recovery->left, "%s", vmr_verdict_advice(VMR_VERDICT_LOST));
     return STEP_END;
 }
 
@@ -308,6 +390,7 @@ act(Recover *what, const VmrWait *wait, GError **error)
     case VMR_VERDICT_LYING:
         return do_save_truth(what, wait, error);
     case VMR_VERDICT_LOST:
+        return do_lost(what, wait, error);
     case VMR_VERDICT_FOREIGN:
         tell(what->recovery->left, "%s",
              vmr_verdict_advice(what->now->verdict));
