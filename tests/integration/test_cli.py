@@ -206,7 +206,7 @@ def test_show_mirrored_snapshot_tells_of_its_mirror(guest: Guest) -> None:
 
 def test_pivot_before_the_mirror_is_ready_fails_and_an_abort_follows(guest: Guest) -> None:
     guest.make_overlays()
-    with SlowFile(guest.mirror, testguest.MIB):  # the guest writes more than that
+    with SlowFile(guest.mirror, 192 * 1024):  # the guest writes more, however slow it is
         guest.create()
         assert re.search(r" vda \d+ %$", guest.out("snapshot-list", guest.name), re.MULTILINE)
         error = guest.error("snapshot-delete", guest.name, "migrate", "--mirror-pivot")

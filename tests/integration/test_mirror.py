@@ -259,7 +259,7 @@ def test_second_thread_is_told_that_the_mirror_is_busy(guest: Guest) -> None:
             outcome.append(error)
 
     with (
-        SlowFile(guest.path2 / "new.qcow2", 1024 * 1024),
+        SlowFile(guest.path2 / "new.qcow2", 192 * 1024),
         virmirror.MirrorSnapshot.create(guest.dom, "migrate", spec, reuse_external=True) as mirror,
     ):
         waiter = threading.Thread(target=wait)
