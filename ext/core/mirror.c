@@ -197,23 +197,33 @@ look_at_disk(const VmrDisk *disk, const VmrDomXml *live, gboolean last,
     return VMR_LOOK_FAILED;
 }
 
+/* What a wait for all mirrors looks at, and for whom it waits. */
+typedef struct {
+    VmrMirror *mirror;
+    const char *pending; /* target of the first disk that is not ready, or NULL */
+} ReadyLook;
+
 /* The answer for all disks: the worst of theirs. */
 static VmrLook
 look_for_ready(gpointer data, gboolean last, const VmrWait *wait,
                GError **error)
 {
-    VmrMirror *mirror = data;
-    g_autoptr(VmrDomXml) live = vmr_live_read(mirror->dom, wait, error);
+    ReadyLook *what = data;
+    const GPtrArray *disks = what->mirror->record->disks;
+    g_autoptr(VmrDomXml) live = vmr_live_read(what->mirror->dom, wait, error);
     VmrLook answer = VMR_LOOK_DONE;
 
     if (!live)
         return VMR_LOOK_FAILED;
-    for (guint i = 0; i < mirror->record->disks->len; i++) {
-        const VmrDisk *disk = g_ptr_array_index(mirror->record->disks, i);
+    what->pending = NULL;
+    for (guint i = 0; i < disks->len; i++) {
+        const VmrDisk *disk = g_ptr_array_index(disks, i);
         VmrLook look = look_at_disk(disk, live, last, error);
 
         if (look == VMR_LOOK_FAILED)
             return look;
+        if (look == VMR_LOOK_AGAIN && !what->pending)
+            what->pending = disk->target;
         answer = MAX(answer, look);
     }
     return answer;
@@ -222,15 +232,25 @@ look_for_ready(gpointer data, gboolean last, const VmrWait *wait,
 gboolean
 vmr_mirror_wait_ready(VmrMirror *mirror, const VmrWait *wait, GError **error)
 {
+    ReadyLook what = {.mirror = mirror};
     g_autoptr(VmrJobs) jobs = NULL;
+    g_autoptr(GError) local = NULL;
     gboolean ok;
 
     if (!vmr_mirror_enter(mirror, error))
         return FALSE;
-    jobs = vmr_jobs_open(mirror->dom, wait, error);
-    ok = jobs && vmr_jobs_wait_until(jobs, look_for_ready, mirror, wait, error);
+    jobs = vmr_jobs_open(mirror->dom, wait, &local);
+    ok = jobs &&
+         vmr_jobs_wait_until(jobs, look_for_ready, &what, wait, &local);
+    if (what.pending && g_error_matches(local, VMR_ERROR, VMR_ERROR_TIMEOUT)) {
+        vmr_error_note(&local, "the mirror of disk '%s' is not ready yet",
+                       what.pending);
+        vmr_error_annotate(&local, what.pending, NULL);
+    }
     vmr_mirror_leave(mirror);
-    vmr_error_annotate(error, NULL, "wait");
+    vmr_error_annotate(&local, NULL, "wait");
+    if (local)
+        g_propagate_error(error, g_steal_pointer(&local));
     return ok;
 }
 
