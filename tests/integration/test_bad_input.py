@@ -12,6 +12,7 @@ import shutil
 import socket
 import stat
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ import pytest
 
 import virmirror
 from support.guest import Guest
+from support.mirrors import create_empty
 from support.refusal import refused
 from support.storage import is_written_to
 from virmirror import embed
@@ -72,34 +74,22 @@ class Place:
 
 @pytest.fixture
 def place(duo: Guest) -> Iterator[Place]:
-    before = set(duo.path1.iterdir()) | set(duo.path2.iterdir())
-    folder = duo.path2 / "place"
-    folder.mkdir()
-    virmirror.prepare_chain(duo.dom, "vda", folder)
+    before = set(duo.path1.iterdir())
+    folder = pathlib.Path(tempfile.mkdtemp(dir=duo.path2))
     place = Place(duo, duo.path1 / "over.qcow2", folder / "new.qcow2")
-    create_empty(place.overlay)
-    create_empty(place.mirror)
-    yield place
-    shutil.rmtree(folder)
-    for path in (set(duo.path1.iterdir()) | set(duo.path2.iterdir())) - before:
-        path.unlink() if not path.is_dir() else path.rmdir()
+    try:
+        virmirror.prepare_chain(duo.dom, "vda", folder)
+        create_empty(place.overlay)
+        create_empty(place.mirror)
+        yield place
+    finally:
+        shutil.rmtree(folder)
+        for path in set(duo.path1.iterdir()) - before:
+            path.unlink() if not path.is_dir() else path.rmdir()
 
 
 def qemu_img(*args: object) -> None:
     subprocess.run(["qemu-img", *map(str, args)], check=True, stdout=subprocess.DEVNULL)
-
-
-def create_empty(
-    path: pathlib.Path,
-    backing: str | None = "old.qcow2",
-    *,
-    backing_format: str = "qcow2",
-    size: str = "64M",
-    options: str = "compat=1.1",
-) -> None:
-    path.unlink(missing_ok=True)
-    below = ["-u", "-b", backing, "-F", backing_format] if backing else []
-    qemu_img("create", "-q", "-f", "qcow2", "-o", options, *below, path, size)
 
 
 def patch(path: pathlib.Path, offset: int, data: bytes) -> None:
@@ -218,11 +208,14 @@ def test_create_by_a_name_that_libvirt_cannot_store_is_refused(duo: Guest, name:
 
 def test_create_by_the_name_of_an_existing_snapshot_is_refused(place: Place) -> None:
     dom = place.guest.dom
-    xml = "<domainsnapshot><name>migrate</name><disks><disk name='vdb' snapshot='no'/>" + (
-        f"<disk name='vda'><source file='{place.guest.path1}/taken'/></disk></disks>"
-        "</domainsnapshot>"
+    # one that libvirt only knows of, so that the disks stay as they are
+    xml = (
+        "<domainsnapshot><name>migrate</name><state>disk-snapshot</state>"
+        "<creationTime>1</creationTime><memory snapshot='no'/><disks>"
+        "<disk name='vda' snapshot='external'><source file='/elsewhere'/></disk></disks>"
+        f"{dom.XMLDesc()}</domainsnapshot>"
     )
-    snap = dom.snapshotCreateXML(xml, libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY)
+    snap = dom.snapshotCreateXML(xml, libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_REDEFINE)
     try:
         words = ["snapshot 'migrate' already"]
         code = libvirt.VIR_ERR_OPERATION_INVALID
@@ -230,16 +223,6 @@ def test_create_by_the_name_of_an_existing_snapshot_is_refused(place: Place) -> 
             place.create()
     finally:
         snap.delete(libvirt.VIR_DOMAIN_SNAPSHOT_DELETE_METADATA_ONLY)
-        # back to how the other tests want it
-        flags = (
-            libvirt.VIR_DOMAIN_BLOCK_COMMIT_ACTIVE
-            | libvirt.VIR_DOMAIN_BLOCK_COMMIT_SHALLOW
-            | libvirt.VIR_DOMAIN_BLOCK_COMMIT_RELATIVE
-        )
-        dom.blockCommit("vda", None, None, 0, flags & ~libvirt.VIR_DOMAIN_BLOCK_COMMIT_RELATIVE)
-        while dom.blockJobInfo("vda")["cur"] < dom.blockJobInfo("vda")["end"]:
-            pass
-        dom.blockJobAbort("vda", libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT)
 
 
 @pytest.mark.parametrize("reuse", [True, False])
@@ -278,7 +261,7 @@ def test_create_with_a_mirror_that_is_the_overlay_by_another_name_is_refused(
 
 
 def test_create_with_one_mirror_by_two_names_is_refused(place: Place) -> None:
-    other = place.folder / ".." / "place" / "made.qcow2"
+    other = place.folder / ".." / place.folder.name / "made.qcow2"
     disks = [f"vda,mirror={place.folder}/made.qcow2", f"vdb,mirror={other}"]
     virmirror.prepare_chain(place.guest.dom, "vdb", place.folder)
     with refused(

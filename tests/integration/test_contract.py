@@ -16,11 +16,11 @@ import pytest
 
 import virmirror
 from support.guest import JOURNAL, Guest
+from support.mirrors import create_empty, seed_spec, slow_mirror
 from support.refusal import refused
 from support.storage import (
     READ,
     WRITE,
-    SlowFile,
     denied,
     denied_once_written,
     is_written_to,
@@ -47,18 +47,8 @@ def specs(guest: Guest, disks: int = 1) -> list[str]:
     return [f"{target},mirror={guest.path2}/new-{target}.qcow2" for target in targets]
 
 
-def create_empty(path: pathlib.Path, backing: str = "old.qcow2") -> None:
-    options = ["-f", "qcow2", "-b", backing, "-F", "qcow2", "-u", str(path), "64M"]
-    subprocess.run(["qemu-img", "create", "-q", *options], check=True)
-
-
 def seed_xml(guest: Guest) -> str:
-    """The snapshot of the seed, with both of its files made."""
-    virmirror.prepare_chain(guest.dom, "vda", guest.path2)
-    overlay, mirror = guest.path1 / "old.migrate", guest.path2 / "new.qcow2"
-    create_empty(overlay)
-    create_empty(mirror)
-    return virmirror.snapshot_xml("migrate", None, f"vda,file={overlay},mirror={mirror}")
+    return virmirror.snapshot_xml("migrate", None, seed_spec(guest))
 
 
 def copy_in_place(guest: Guest) -> None:
@@ -66,16 +56,6 @@ def copy_in_place(guest: Guest) -> None:
         source = guest.path1 / path.name
         if source.exists():
             subprocess.run(["cp", "--sparse=always", source, path], check=True)
-
-
-@contextlib.contextmanager
-def slow_mirror(guest: Guest) -> Iterator[virmirror.MirrorSnapshot]:
-    """A mirror that is never ready as long as its guest writes."""
-    xml = seed_xml(guest)
-    with SlowFile(guest.path2 / "new.qcow2", 512 * 1024):
-        virmirror.snapshotCreateXML(guest.dom, xml, REUSE)
-        with virmirror.adopt(guest.dom) as mirror:
-            yield mirror
 
 
 # ---- flags
@@ -341,7 +321,7 @@ def resting_trio(host: embed.Host, tmp_path_factory: pytest.TempPathFactory) -> 
             virmirror.prepare_chain(guest.dom, target, folder)
         with guest.resting():
             yield guest
-        guest.wait_for_writes(300)
+        guest.wait_for_writes(50)
         guest.check()
     finally:
         guest.end()
