@@ -265,3 +265,20 @@ def test_open_a_host_that_another_process_has_open_fails(guest: Guest) -> None:
         assert process.stdout.readline() == b"open\n"
         assert "has the host at" in guest.error("snapshot-list", guest.name)
         process.communicate(b"\n", timeout=60)
+
+
+def test_inspect_and_recover_tell_of_a_mirror_and_end_it(guest: Guest) -> None:
+    guest.make_overlays()
+    guest.create()
+    guest.wait_ready()
+
+    told = guest.out("inspect", guest.name)
+    assert told.startswith("Verdict:   ready: ")
+    assert f"  mirror:  {guest.mirror} (open for writing)" in told
+    assert json.loads(guest.out("inspect", guest.name, "--json"))["verdict"] == "ready"
+    assert guest.out("recover", guest.name) == "Found:     ready\nNow:       ready\n"
+    told = guest.out("recover", guest.name, "--policy", "abort")
+    assert told.startswith("Found:     ready\nDone:      ")
+    assert told.endswith("\nNow:       nothing\n")
+    assert guest.out("inspect", guest.name).startswith("Verdict:   nothing: ")
+    guest.check(guest.overlay)

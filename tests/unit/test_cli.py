@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The command line without QEMU: its syntax, help texts, errors and exit status."""
 
+import json
 import os
 import re
 import signal
@@ -415,3 +416,23 @@ def test_help_and_reference_have_the_same_options(run, command):
 
 def test_version_is_that_of_the_package():
     assert spawn("--version").stdout == f"virmirror {virmirror.__version__}\n"
+
+
+# ---- inspect and recover ----------------------------------------------------
+
+
+def test_inspect_without_a_mirror_says_nothing(run):
+    status, out, err = run("-c", URI, "inspect", "test")
+    assert (status, out, err) == (0, "Verdict:   nothing: there is no mirrored snapshot\n", "")
+
+
+def test_recover_without_a_mirror_does_nothing(run):
+    status, out, err = run("-c", URI, "recover", "test", "--json")
+    assert (status, err) == (0, "")
+    assert json.loads(out) == {"found": "nothing", "verdict": "nothing", "done": [], "left": []}
+
+
+def test_recover_with_another_policy_is_a_usage_error(run):
+    status, out, err = run("-c", URI, "recover", "test", "--policy", "hope")
+    assert (status, out) == (2, "")
+    assert "invalid choice: 'hope'" in err
