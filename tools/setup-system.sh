@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
 # Install the system packages that virmirror needs, if any of them is missing.
-# Usage: tools/setup-system.sh [--test]
-# With --test also those that only the tests and lints need. When everything is
-# there already nothing is changed and no privilege is needed.
+# Usage: tools/setup-system.sh [--test | --all]
+# With --test also those that only the tests and lints need, with --all those of
+# "make check-all", too. When everything is there already nothing is changed and
+# no privilege is needed.
 set -euo pipefail
 
 packages=(
@@ -14,9 +15,6 @@ packages=(
     qemu-system-x86 qemu-utils seabios
     binutils ca-certificates
 )
-if [ "${1:-}" = --test ]; then
-    packages+=(clang)
-fi
 
 is_installed() {
     local state
@@ -41,8 +39,11 @@ check_without_apt() {
     for tool in gcc make pkg-config as ld qemu-system-x86_64 qemu-img; do
         command -v "$tool" >/dev/null || missing+=("$tool")
     done
-    if [ "${1:-}" = --test ]; then
+    if [ "${1:-}" != "" ]; then
         command -v clang >/dev/null || missing+=(clang)
+    fi
+    if [ "${1:-}" = --all ]; then
+        command -v valgrind >/dev/null || missing+=(valgrind)
     fi
     if command -v pkg-config >/dev/null; then
         for library in libvirt glib-2.0 libxml-2.0; do
@@ -55,8 +56,8 @@ check_without_apt() {
     printf '%s: missing: %s\n' "$0" "$(printf '%s, ' "${missing[@]}" | sed 's/, $//')" >&2
     cat >&2 <<'HINT'
 There is no apt-get here, so please install these yourself. On Fedora or RHEL:
-  dnf install gcc make pkgconf-pkg-config binutils clang python3-devel \
-      libvirt-devel glib2-devel libxml2-devel libvirt-daemon-driver-qemu \
+  dnf install gcc make pkgconf-pkg-config binutils clang compiler-rt valgrind \
+      python3-devel libvirt-devel glib2-devel libxml2-devel libvirt-daemon-driver-qemu \
       qemu-system-x86-core qemu-img seabios-bin
 HINT
     return 1
@@ -81,10 +82,23 @@ if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then
     exit
 fi
 
+if [ "${1:-}" != "" ]; then
+    packages+=(clang)
+fi
+if [ "${1:-}" = --all ]; then
+    packages+=(valgrind)
+fi
+
 missing=()
 for package in "${packages[@]}"; do
     is_installed "$package" || missing+=("$package")
 done
 if [ ${#missing[@]} -gt 0 ]; then
     install_packages "${missing[@]}"
+fi
+
+# clang's sanitizers and fuzzer are in a package named after its version.
+if [ "${1:-}" != "" ] && [[ $(dpkg-query -W -f='${Depends}' clang) =~ clang-([0-9]+) ]]; then
+    runtime=libclang-rt-${BASH_REMATCH[1]}-dev
+    is_installed "$runtime" || install_packages "$runtime"
 fi
