@@ -132,15 +132,12 @@ judge_overlay(const VmrDiskInspection *disk, const VmrRecord *record)
 {
     if (disk->job)
         return VMR_VERDICT_ORPHANED;
-    if (is_written(disk->mirror)) {
-        /* both are open: a mirror that was left behind, unless a pivot had
-         * begun, when it may be the overlay that was */
-        return disk->used == disk->disk->overlay ||
-                       (is_written(disk->overlay) && !disk->used &&
-                        disk->disk->state != VMR_DISK_STATE_PIVOTING)
-                   ? VMR_VERDICT_LEAKED
-                   : VMR_VERDICT_LYING;
-    }
+    /* if both are open, either was left behind, whatever was meant: somebody
+     * else may have had QEMU pivot. Unless QEMU says that it was the mirror,
+     * nobody must be told that the mirror can go */
+    if (is_written(disk->mirror))
+        return disk->used == disk->disk->overlay ? VMR_VERDICT_LEAKED
+                                                 : VMR_VERDICT_LYING;
     if (disk->overlay == VMR_LOCK_FREE)
         return VMR_VERDICT_FOREIGN;
     return record->state == VMR_STATE_CREATING ? VMR_VERDICT_CREATING
