@@ -219,9 +219,12 @@ inspect_jobs(VmrInspection *inspection, const VmrDomain *dom,
 static gboolean
 names_file(const char *text, const char *path)
 {
-    g_autofree char *name = g_strdup_printf(": %s (", path);
+    g_autofree char *plain = g_strdup_printf(": %s (", path);
+    /* how QEMU names an image that was not opened as its header says; a path
+     * with characters that are escaped in it is not found, which is harmless */
+    g_autofree char *json = g_strdup_printf("\"filename\": \"%s\"", path);
 
-    return strstr(text, name) != NULL;
+    return strstr(text, plain) || strstr(text, json);
 }
 
 /* When a daemon dies in the middle of a pivot QEMU keeps the side open that it
