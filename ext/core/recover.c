@@ -143,13 +143,34 @@ do_abort(Recover *what, const VmrWait *wait, GError **error)
     return STEP_AGAIN;
 }
 
+/* Tell of a file that was to be made, and is there, but is not known to be the
+ * one that was made: its maker died before it could say so. */
+static void
+tell_unknown(Recover *what, const VmrFile *file)
+{
+    if (file->created && file->ino == 0 &&
+        g_file_test(file->path, G_FILE_TEST_EXISTS))
+        tell(what->recovery->left,
+             "'%s' may have been made for the mirrored snapshot, and is left: "
+             "remove it if nobody else has made it",
+             file->path);
+}
+
 static Step
 do_undo(Recover *what, const VmrWait *wait, GError **error)
 {
+    const GPtrArray *disks = what->now->record->disks;
+
     if (!vmr_mirror_undo_create(what->mirror, wait, error))
         return STEP_FAILED;
     tell(what->recovery->done,
          "undid the creation that had been broken off");
+    for (guint i = 0; i < disks->len; i++) {
+        const VmrDisk *disk = g_ptr_array_index(disks, i);
+
+        tell_unknown(what, disk->overlay);
+        tell_unknown(what, disk->mirror);
+    }
     return STEP_AGAIN;
 }
 
