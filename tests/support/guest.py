@@ -63,6 +63,18 @@ class Guest:
         if writes and not paused:
             testguest.wait_for_writes(self.serial, 20)
 
+    @classmethod
+    def found(cls, host: embed.Host, folder: pathlib.Path) -> Guest:
+        """The guest that another process has started on this host, in ``folder``."""
+        guest = cls.__new__(cls)
+        (folder,) = folder.glob("guest*")
+        guest.path1, guest.path2 = folder / "path1", folder / "path2"
+        guest.serial = folder / "serial"
+        guest.layers = 2
+        guest.tops = sorted(guest.path1.glob("old*.qcow2"))
+        guest.dom = host.conn.lookupByName(folder.name)
+        return guest
+
     def end(self) -> None:
         with contextlib.suppress(libvirt.libvirtError):  # it may have ended
             self.dom.destroy()
