@@ -12,7 +12,7 @@ import virmirror
 from support.guest import Guest
 from support.storage import SlowFile
 
-BYTES_PER_SECOND = 512 * 1024  # a guest writes more than that
+BYTES_PER_SECOND = 192 * 1024  # a guest writes more, however slow it is
 
 
 def create_empty(
