@@ -132,15 +132,6 @@ suspend(CutOver *cut, const VmrWait *wait, GError **error)
     return vmr_hv_suspend(mirror->dom, wait, error);
 }
 
-static gboolean
-resume(CutOver *cut, const VmrWait *wait, GError **error)
-{
-    gboolean ok = vmr_mirror_resume_guest(cut->mirror, wait, error);
-
-    cut->resumed_at = g_get_monotonic_time();
-    return ok;
-}
-
 /* With the guest suspended, wait until both sides are the same. */
 static gboolean
 drain(CutOver *cut, const VmrWait *wait, GError **error)
@@ -220,7 +211,9 @@ gboolean
 vmr_mirror_abort_return(VmrMirror *mirror, const VmrDisk *disk,
                         const VmrWait *wait, GError **error)
 {
-    return vmr_hv_block_job_abort(mirror->dom, disk->target, 0, wait, error) &&
+    return vmr_hv_block_job_abort(mirror->dom, disk->target,
+                                  VIR_DOMAIN_BLOCK_JOB_ABORT_ASYNC, wait,
+                                  error) &&
            vmr_mirror_prove(mirror, disk, VMR_TRUTH_PIVOTED, wait, error);
 }
 
@@ -252,24 +245,44 @@ return_all(CutOver *cut, const VmrWait *wait, GError **failure)
     }
 }
 
+/* Resume the guest after @failure. While a call may still take effect (it may
+ * be the one that suspends), the journal goes on to say that it was us. */
+static void
+resume_after(CutOver *cut, const VmrWait *wait, GError **failure)
+{
+    g_autoptr(GError) local = NULL;
+    gboolean unknown = vmr_error_is_unknown(*failure);
+    gboolean ok = unknown
+                      ? vmr_mirror_resume_cpus(cut->mirror, wait, &local)
+                      : vmr_mirror_resume_guest(cut->mirror, wait, &local);
+
+    if (!ok)
+        vmr_error_note(failure, "resuming the guest failed, too: %s; it may "
+                       "stay suspended until it is recovered", local->message);
+    if (!ok || unknown)
+        vmr_error_mark_partial(failure);
+}
+
 /* From the suspension on: whatever happens, the guest is resumed. */
 static gboolean
 pivot_suspended(CutOver *cut, const VmrWait *wait, GError **error)
 {
     g_autoptr(GError) failure = NULL;
-    g_autoptr(GError) local = NULL;
-    VmrWait cleanup;
+    gboolean pivoted = suspend(cut, wait, &failure) &&
+                       drain(cut, wait, &failure) &&
+                       vmr_mirror_pivot_disks(cut->mirror, wait, &failure);
+    VmrWait cleanup = vmr_wait_for_cleanup(wait);
 
-    if (suspend(cut, wait, &failure) && drain(cut, wait, &failure) &&
-        vmr_mirror_pivot_disks(cut->mirror, wait, &failure))
-        return resume(cut, wait, error);
-    cleanup = vmr_wait_for_cleanup(wait);
-    return_all(cut, &cleanup, &failure);
-    if (!resume(cut, &cleanup, &local)) {
-        vmr_error_note(&failure, "resuming the guest failed, too: %s; it stays "
-                       "suspended until it is recovered", local->message);
-        vmr_error_mark_partial(&failure);
-    }
+    if (!pivoted)
+        return_all(cut, &cleanup, &failure);
+    /* an interruption comes too late to stop anything here */
+    if (pivoted)
+        vmr_mirror_resume_guest(cut->mirror, &cleanup, &failure);
+    if (failure)
+        resume_after(cut, &cleanup, &failure);
+    cut->resumed_at = g_get_monotonic_time();
+    if (!failure)
+        return TRUE;
     g_propagate_error(error, g_steal_pointer(&failure));
     return FALSE;
 }

@@ -58,7 +58,7 @@ vmr_mirror_forget(VmrMirror *mirror, const VmrWait *wait, GError **error)
 }
 
 gboolean
-vmr_mirror_resume_guest(VmrMirror *mirror, const VmrWait *wait, GError **error)
+vmr_mirror_resume_cpus(VmrMirror *mirror, const VmrWait *wait, GError **error)
 {
     int state;
     int reason;
@@ -68,8 +68,16 @@ vmr_mirror_resume_guest(VmrMirror *mirror, const VmrWait *wait, GError **error)
     if (!vmr_hv_get_state(mirror->dom, &state, &reason, wait, error))
         return FALSE;
     /* paused for any other reason, it was not us, or not us alone */
-    if (state == VIR_DOMAIN_PAUSED && reason == VIR_DOMAIN_PAUSED_USER &&
-        !vmr_hv_resume(mirror->dom, wait, error))
+    return state != VIR_DOMAIN_PAUSED || reason != VIR_DOMAIN_PAUSED_USER ||
+           vmr_hv_resume(mirror->dom, wait, error);
+}
+
+gboolean
+vmr_mirror_resume_guest(VmrMirror *mirror, const VmrWait *wait, GError **error)
+{
+    if (!mirror->record->paused)
+        return TRUE;
+    if (!vmr_mirror_resume_cpus(mirror, wait, error))
         return FALSE;
     mirror->record->paused = FALSE;
     return vmr_journal_save(mirror->dom, mirror->record, wait, error);

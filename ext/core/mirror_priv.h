@@ -71,7 +71,12 @@ gboolean vmr_mirror_finish(VmrMirror *mirror, const VmrWait *wait,
  * either side. */
 void vmr_mirror_mark_ended(const VmrMirror *mirror, GError **error);
 
-/* Resume the guest if it was us who had suspended it. */
+/* Resume the guest if it was us who had suspended it; the journal goes on to
+ * say so. */
+gboolean vmr_mirror_resume_cpus(VmrMirror *mirror, const VmrWait *wait,
+                                GError **error);
+
+/* The same, and have the journal say that it is done. */
 gboolean vmr_mirror_resume_guest(VmrMirror *mirror, const VmrWait *wait,
                                  GError **error);
 

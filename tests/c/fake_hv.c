@@ -70,6 +70,21 @@ resume(FakeHv *fake, VmrHvCall *call G_GNUC_UNUSED,
     return TRUE;
 }
 
+static gboolean
+define(FakeHv *fake, VmrHvCall *call, GError **error)
+{
+    g_autoptr(VmrDomXml) xml = vmr_domxml_parse(call->xml, error);
+
+    for (guint i = 0; xml && i < fake->disks->len; i++) {
+        FakeDisk *disk = fake->disks->pdata[i];
+        const VmrDomDisk *wanted = vmr_domxml_find(xml, disk->target);
+
+        g_free(disk->inactive);
+        disk->inactive = g_strdup(vmr_domdisk_source(wanted));
+    }
+    return xml != NULL;
+}
+
 static const char *
 find_snapshot(FakeHv *fake, const VmrHvCall *call, GError **error)
 {
@@ -164,6 +179,7 @@ static gboolean (*const ops[VMR_HV_LAST])(FakeHv *fake, VmrHvCall *call,
     [VMR_HV_GET_XML] = get_xml,
     [VMR_HV_GET_STATE] = get_state,
     [VMR_HV_IS_PERSISTENT] = is_persistent,
+    [VMR_HV_DEFINE] = define,
     [VMR_HV_SUSPEND] = suspend,
     [VMR_HV_RESUME] = resume,
     [VMR_HV_SNAPSHOT_CREATE] = fake_snapshot_create,

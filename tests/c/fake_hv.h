@@ -54,6 +54,7 @@ typedef struct {
     const char *refuse_pivot;  /* target that cannot be pivoted */
     const char *unlocked;      /* path whose lock is not held */
     const char *locked;        /* path that is always locked */
+    guint64 behind;            /* bytes that a copy never makes good */
     int libvirt_version;
     int qemu_version;
 } FakeKnobs;

@@ -5,6 +5,7 @@
  * has to hold is the same each time. */
 
 #include "mirror_fixture.h"
+#include "recover.h"
 
 /* A call that hangs costs so much time; on a busy machine another one may take
  * as long, and then it is tried again with more. */
@@ -61,6 +62,16 @@ wait_and_pivot(Run *run, GError **error)
 {
     return vmr_mirror_wait_ready(run->mirror, &run->wait, error) &&
            vmr_mirror_pivot(run->mirror, &run->wait, error);
+}
+
+static gboolean
+cut_over(Run *run, GError **error)
+{
+    VmrCutOver how = {.atomic = TRUE, .pause_budget = 2};
+    double pause;
+
+    return vmr_mirror_wait_ready(run->mirror, &run->wait, error) &&
+           vmr_mirror_cut_over(run->mirror, &how, &pause, &run->wait, error);
 }
 
 static gboolean
@@ -156,6 +167,43 @@ clean_up_elsewhere(Run *run, const GError *error)
     fixture_check_ended(run->fake, files);
 }
 
+static gboolean
+is_paused(FakeHv *fake)
+{
+    g_autoptr(VmrDomain) dom =
+        vmr_domain_new(fake_hv_get(fake), fake_hv_domain(fake));
+    VmrWait wait = vmr_wait_for(60, NULL);
+    g_autoptr(GError) error = NULL;
+    int state;
+
+    vmr_hv_get_state(dom, &state, NULL, &wait, &error);
+    g_assert_no_error(error);
+    return state == VIR_DOMAIN_PAUSED;
+}
+
+/* A guest that is left suspended is in the journal, and recovered by another
+ * process, with all disks on one side or the other. */
+static void
+recover_elsewhere(Run *run, const GError *error)
+{
+    VmrWait wait = vmr_wait_for(60, NULL);
+    g_autoptr(VmrRecord) record = fixture_load(run->fake);
+    g_autoptr(VmrRecovery) recovery = NULL;
+    g_autoptr(GError) again = NULL;
+
+    if (is_paused(run->fake)) {
+        g_assert_true(record && record->paused);
+        g_assert_true(vmr_error_get_detail(error)->partial ||
+                      vmr_error_is_unknown(error));
+    }
+    recovery = vmr_recover(fake_hv_get(run->fake), fake_hv_domain(run->fake),
+                           VMR_POLICY_ABORT, &wait, &again);
+    g_assert_no_error(again);
+    g_assert_cmpint(recovery->verdict, ==, VMR_VERDICT_NOTHING);
+    g_assert_false(is_paused(run->fake));
+    fixture_check_ended(run->fake, files);
+}
+
 /* ---- the sweep ---- */
 
 static void
@@ -185,7 +233,9 @@ changes_something(VmrHvOp op)
 {
     return op == VMR_HV_SNAPSHOT_CREATE || op == VMR_HV_SNAPSHOT_DELETE ||
            op == VMR_HV_BLOCK_COPY || op == VMR_HV_BLOCK_COMMIT ||
-           op == VMR_HV_BLOCK_JOB_ABORT || op == VMR_HV_SET_METADATA;
+           op == VMR_HV_BLOCK_JOB_ABORT || op == VMR_HV_SET_METADATA ||
+           op == VMR_HV_BLOCK_JOB_SET_SPEED || op == VMR_HV_SUSPEND ||
+           op == VMR_HV_RESUME;
 }
 
 /* A call that hangs ends the scenario in time, and nobody knows the outcome of
@@ -270,6 +320,8 @@ static const Scenario scenarios[] = {
     {"pivot_2_disks_abort", 2, TRUE, TRUE, NULL, wait_and_pivot, abort_again},
     {"pivot_2_disks_elsewhere", 2, TRUE, TRUE, NULL, wait_and_pivot,
      clean_up_elsewhere},
+    {"cut_over_1_disk", 1, FALSE, TRUE, NULL, cut_over, recover_elsewhere},
+    {"cut_over_2_disks", 2, TRUE, TRUE, NULL, cut_over, recover_elsewhere},
     {"abort_1_disk_abort", 1, FALSE, TRUE, NULL, abort_it, abort_again},
     {"abort_2_disks_elsewhere", 2, TRUE, TRUE, NULL, abort_it,
      clean_up_elsewhere},
