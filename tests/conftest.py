@@ -18,6 +18,12 @@ from virmirror import embed
 PR_SET_CHILD_SUBREAPER = 36
 
 
+@pytest.fixture(scope="session", autouse=True)
+def guards_of_our_own(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Domains of tests have the same UUIDs in all test runs on this machine."""
+    os.environ["VIRMIRROR_RUNTIME_DIR"] = str(tmp_path_factory.mktemp("run", numbered=True))
+
+
 @pytest.fixture(scope="session")
 def qemus_reaped() -> Iterator[None]:
     """Reap ended QEMUs at once, so that a guest ends in 0.3 s instead of 1.3 s.

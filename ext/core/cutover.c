@@ -323,7 +323,7 @@ vmr_mirror_cut_over(VmrMirror *mirror, const VmrCutOver *how, double *pause,
     VmrWait patient = *wait;
     gboolean ok;
 
-    if (!vmr_mirror_enter(mirror, error))
+    if (!vmr_mirror_enter_to_change(mirror, error))
         return FALSE;
     /* a pivot that was begun cannot be taken back: only the caller's own
      * deadline may leave it alone */

@@ -31,6 +31,7 @@ vmr_mirror_free(VmrMirror *mirror)
 {
     if (!mirror)
         return;
+    vmr_guard_release(mirror->guard);
     vmr_record_free(mirror->record);
     g_ptr_array_unref(mirror->leftovers);
     vmr_domain_free(mirror->dom);
@@ -67,9 +68,23 @@ vmr_mirror_enter(VmrMirror *mirror, GError **error)
     return TRUE;
 }
 
+gboolean
+vmr_mirror_enter_to_change(VmrMirror *mirror, GError **error)
+{
+    if (!vmr_mirror_enter(mirror, error))
+        return FALSE;
+    if (!mirror->guarded)
+        mirror->guard = vmr_guard_take(mirror->record->uuid, error);
+    if (mirror->guarded || mirror->guard)
+        return TRUE;
+    vmr_mirror_leave(mirror);
+    return FALSE;
+}
+
 void
 vmr_mirror_leave(VmrMirror *mirror)
 {
+    g_clear_pointer(&mirror->guard, vmr_guard_release);
     g_atomic_int_set(&mirror->busy, 0);
 }
 

@@ -287,7 +287,7 @@ vmr_mirror_abort(VmrMirror *mirror, const VmrWait *wait, GError **error)
 {
     gboolean ok;
 
-    if (!vmr_mirror_enter(mirror, error))
+    if (!vmr_mirror_enter_to_change(mirror, error))
         return FALSE;
     ok = abort_all(mirror, wait, error) &&
          vmr_mirror_finish(mirror, wait, error);

@@ -152,6 +152,27 @@ format_snapshot(const VmrMirror *mirror, const char *description,
                                       (const char *const *)others->pdata);
 }
 
+/* What was planned must still be so: a guard does not hold back another host,
+ * or virsh. */
+static gboolean
+check_unchanged(const VmrMirror *mirror, const VmrDomXml *live, GError **error)
+{
+    for (guint i = 0; i < mirror->record->disks->len; i++) {
+        const VmrDisk *disk = g_ptr_array_index(mirror->record->disks, i);
+        VmrTruth truth = vmr_truth_of(disk, live);
+
+        if (truth == VMR_TRUTH_SOURCE)
+            continue;
+        g_set_error(error, VMR_ERROR, VMR_ERROR_DIVERGED,
+                    "disk '%s' does not run on '%s' alone any more: somebody "
+                    "else has changed it just now",
+                    disk->target, disk->source->path);
+        vmr_error_annotate(error, disk->target, NULL);
+        return FALSE;
+    }
+    return TRUE;
+}
+
 static gboolean
 take_snapshot(VmrMirror *mirror, const char *description, guint flags,
               const VmrWait *wait, GError **error)
@@ -166,7 +187,7 @@ take_snapshot(VmrMirror *mirror, const char *description, guint flags,
     g_autofree char *xml = NULL;
     g_autofree char *name = NULL;
 
-    if (!live)
+    if (!live || !check_unchanged(mirror, live, error))
         return FALSE;
     if (flags & VMR_MIRROR_QUIESCE)
         virt_flags |= VIR_DOMAIN_SNAPSHOT_CREATE_QUIESCE;
@@ -340,8 +361,10 @@ vmr_mirror_create(VmrHv *hv, virDomainPtr dom, const VmrSnapSpec *spec,
     g_autoptr(GError) local = NULL;
 
     if (vmr_mirror_plan(mirror, spec, flags, wait, &local)) {
-        if (carry_out(mirror, spec->description, flags, wait, &local))
+        if (carry_out(mirror, spec->description, flags, wait, &local)) {
+            g_clear_pointer(&mirror->guard, vmr_guard_release);
             return g_steal_pointer(&mirror);
+        }
         if (!was_forbidden(mirror, local))
             undo(mirror, wait, &local);
     }

@@ -10,6 +10,7 @@
  * XML and the locks after it, whatever the call returned.
  */
 
+#include "guard.h"
 #include "live.h"
 #include "mirror.h"
 #include "truth.h"
@@ -20,6 +21,8 @@ struct VmrMirror {
     VmrDomain *dom;
     VmrRecord *record; /* NULL until planned */
     gint busy;         /* atomic: a thread is inside a function */
+    VmrGuard *guard;   /* while it is being changed */
+    gboolean guarded;  /* the caller has the guard */
     gboolean leaked;   /* QEMU may hold files that it does not use */
     GPtrArray *leftovers; /* of char *: see vmr_mirror_get_leftovers() */
 };
@@ -31,11 +34,15 @@ VmrMirror *vmr_mirror_new(VmrHv *hv, virDomainPtr dom);
  * if the mirrored snapshot has ended. */
 gboolean vmr_mirror_enter(VmrMirror *mirror, GError **error);
 
+/* The same for one that changes something: no other process may, meanwhile.
+ * Errors: also BUSY, IO of the guard. */
+gboolean vmr_mirror_enter_to_change(VmrMirror *mirror, GError **error);
+
 /* Leave it again. */
 void vmr_mirror_leave(VmrMirror *mirror);
 
 /* Look at @spec, the domain and the files, and fill in the record; nothing is
- * changed. All findings in one error. */
+ * changed. All findings in one error. The guard is taken, and stays so. */
 gboolean vmr_mirror_plan(VmrMirror *mirror, const VmrSnapSpec *spec,
                          guint flags, const VmrWait *wait, GError **error);
 

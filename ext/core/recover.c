@@ -16,6 +16,7 @@ typedef struct {
     VmrPolicy policy;
     VmrInspection *now;
     VmrMirror *mirror;
+    VmrGuard *guard; /* NULL until something is found */
     VmrRecovery *recovery;
 } Recover;
 
@@ -437,9 +438,15 @@ look_and_act(Recover *what, const VmrWait *wait, GError **error)
     what->recovery->verdict = now->verdict;
     if (now->verdict == VMR_VERDICT_NOTHING)
         return STEP_END;
+    if (!what->guard) {
+        /* whoever had it until now may have changed what was found */
+        what->guard = vmr_guard_take(now->record->uuid, error);
+        return step_of(what->guard != NULL);
+    }
     mirror = vmr_mirror_open(what->hv, what->dom, NULL, wait, error);
     if (!mirror)
         return STEP_FAILED;
+    mirror->guarded = TRUE;
     what->now = now;
     what->mirror = mirror;
     step = act(what, wait, error);
@@ -464,6 +471,7 @@ vmr_recover(VmrHv *hv, virDomainPtr dom, VmrPolicy policy, const VmrWait *wait,
         if (look == 0)
             recovery->found = recovery->verdict;
     }
+    vmr_guard_release(what.guard);
     if (step == STEP_FAILED) {
         vmr_error_annotate(error, NULL, "recover");
         return NULL;
