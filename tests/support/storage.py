@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
+import json
 import os
 import pathlib
+import signal
 import struct
 import subprocess
 import threading
@@ -14,27 +17,29 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from types import TracebackType
+from typing import Self
 
 # QEMU locks byte 100 + n for a permission that it uses, and 200 + n for one that
 # it lets nobody else use (block/file-posix.c); these are the n.
 READ, WRITE = 0, 1
 
 
-class SlowFile:
-    """While this context is open, writing to ``path`` is as slow as said.
+class FuseFile:
+    """While this context is open, ``path`` behaves as the block driver ``driver`` says.
 
     qemu-storage-daemon puts a FUSE mount over the file, so that it keeps its
-    name. What is under way at the end fails: nobody should use the file any more.
+    name; ``driver`` is its node, which reads and writes the node ``file``. What
+    is under way at the end fails: nobody should use the file any more.
     """
 
-    def __init__(self, path: pathlib.Path, bytes_per_second: int) -> None:
+    def __init__(self, path: pathlib.Path, driver: dict[str, object], *options: str) -> None:
         self.path = path
+        node = {"node-name": "node", **driver}
         self._daemon = subprocess.Popen(
             [
-                "qemu-storage-daemon",
-                *("--object", f"throttle-group,id=slow,x-bps-write={bytes_per_second}"),
+                *("qemu-storage-daemon", *options),
                 *("--blockdev", f"driver=file,node-name=file,filename={path}"),
-                *("--blockdev", "driver=throttle,node-name=node,throttle-group=slow,file=file"),
+                *("--blockdev", json.dumps(node)),
                 "--export",
                 f"type=fuse,id=export,node-name=node,mountpoint={path},writable=on,growable=on,"
                 "allow-other=off",
@@ -46,14 +51,25 @@ class SlowFile:
             assert self._daemon.poll() is None and time.monotonic() < end
             time.sleep(0.01)
 
-    def close(self) -> None:
-        # It may be busy with a write for long; the mount goes with it or by hand.
+    def hang(self) -> None:
+        """From now on nothing comes back, until :meth:`go_on`."""
+        self._daemon.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        self._daemon.send_signal(signal.SIGCONT)
+
+    def die(self) -> None:
+        """From now on all fails."""
         self._daemon.kill()
         self._daemon.wait()
+
+    def close(self) -> None:
+        # It may be busy with a write for long; the mount goes with it or by hand.
+        self.die()
         if self._is_mounted():
             subprocess.run(["umount", "--lazy", str(self.path)], check=True)
 
-    def __enter__(self) -> SlowFile:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -67,6 +83,38 @@ class SlowFile:
     def _is_mounted(self) -> bool:
         mounts = pathlib.Path("/proc/self/mounts").read_text()
         return f" {self.path} fuse" in mounts
+
+
+class SlowFile(FuseFile):
+    """While this context is open, writing to ``path`` is as slow as said."""
+
+    def __init__(self, path: pathlib.Path, bytes_per_second: int) -> None:
+        super().__init__(
+            path,
+            {"driver": "throttle", "throttle-group": "slow", "file": "file"},
+            *("--object", f"throttle-group,id=slow,x-bps-write={bytes_per_second}"),
+        )
+
+
+class BrokenFile(FuseFile):
+    """While this context is open, each operation of a kind on ``path`` fails.
+
+    ``kind`` is blkdebug's: write, flush, ...
+    """
+
+    def __init__(self, path: pathlib.Path, kind: str) -> None:
+        rule = {"event": "none", "iotype": kind, "errno": errno.EIO}
+        super().__init__(path, {"driver": "blkdebug", "image": "file", "inject-error": [rule]})
+
+
+@contextlib.contextmanager
+def tmpfs(folder: pathlib.Path, size: int) -> Iterator[None]:
+    """The folder is a file system of its own, of ``size`` bytes."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 def is_written_to(path: pathlib.Path) -> bool:
