@@ -167,7 +167,9 @@ static void
 set_job_failed(const VmrDisk *disk, GError **error)
 {
     struct statvfs fs;
+    /* some file systems (FUSE) do not tell, and answer with nothing but 0 */
     gboolean full = statvfs(disk->mirror->path, &fs) == 0 &&
+                    fs.f_blocks > 0 &&
                     (guint64)fs.f_bavail * fs.f_frsize < 1024 * 1024;
 
     g_set_error(error, VMR_ERROR, VMR_ERROR_JOB_FAILED,

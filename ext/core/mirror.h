@@ -53,8 +53,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(VmrMirror, vmr_mirror_free)
 const VmrRecord *vmr_mirror_get_record(const VmrMirror *mirror);
 
 /* Paths (of char *) of files that virmirror had created, that are not needed
- * any more, and that could not be removed since somebody has them open;
- * borrowed. */
+ * any more, and that could not be removed, since somebody has them open, their
+ * storage has failed or another file has the name by now; borrowed. */
 const GPtrArray *vmr_mirror_get_leftovers(const VmrMirror *mirror);
 
 /* Wait until all its disks are ready to be pivoted.

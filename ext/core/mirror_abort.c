@@ -83,7 +83,18 @@ vmr_mirror_resume_guest(VmrMirror *mirror, const VmrWait *wait, GError **error)
     return vmr_journal_save(mirror->dom, mirror->record, wait, error);
 }
 
-/* Remove @file; one that somebody still holds is left and noted. */
+/* Whether a file that was not removed for this reason is to be left: somebody
+ * has it open, its storage has failed, or another file has its name by now. To
+ * fail would help nobody, as each further attempt would fail, too. */
+static gboolean
+may_be_left(const GError *error)
+{
+    return g_error_matches(error, VMR_ERROR, VMR_ERROR_BUSY) ||
+           g_error_matches(error, VMR_ERROR, VMR_ERROR_IO) ||
+           g_error_matches(error, VMR_ERROR, VMR_ERROR_DIVERGED);
+}
+
+/* Remove @file; one that cannot be removed is left and noted. */
 static gboolean
 drop_file(VmrMirror *mirror, const VmrFile *file, const VmrWait *wait,
           GError **error)
@@ -92,7 +103,7 @@ drop_file(VmrMirror *mirror, const VmrFile *file, const VmrWait *wait,
 
     if (vmr_mirror_remove_file(file, wait, &local))
         return TRUE;
-    if (g_error_matches(local, VMR_ERROR, VMR_ERROR_BUSY)) {
+    if (may_be_left(local)) {
         g_ptr_array_add(mirror->leftovers, g_strdup(file->path));
         return TRUE;
     }

@@ -80,8 +80,8 @@ tell_leftovers(Recover *what)
 
     for (guint i = 0; i < leftovers->len; i++)
         tell(what->recovery->left,
-             "'%s' is not needed any more, but could not be removed since it "
-             "is still open: remove it when the guest was restarted",
+             "'%s' is not needed any more, but could not be removed: look at it "
+             "and remove it when the guest was restarted",
              (const char *)g_ptr_array_index(leftovers, i));
 }
 

@@ -82,8 +82,11 @@ check_lock(const VmrDisk *disk, const VmrFile *file, gboolean written,
     VmrLock lock;
 
     if (!vmr_lock_probe(file->path, &lock, &local)) {
-        /* what is not in use may be gone, or not be made yet */
-        if (!written && g_error_matches(local, VMR_ERROR, VMR_ERROR_NOT_FOUND))
+        /* what is not in use may be gone, or not be made yet, or be on storage
+         * that has failed: that must not hold up those who leave it */
+        if (!written &&
+            (g_error_matches(local, VMR_ERROR, VMR_ERROR_NOT_FOUND) ||
+             g_error_matches(local, VMR_ERROR, VMR_ERROR_IO)))
             return TRUE;
         g_propagate_error(error, g_steal_pointer(&local));
         return FALSE;
