@@ -353,6 +353,18 @@ undo(VmrMirror *mirror, const VmrWait *failed, GError **error)
     vmr_error_mark_partial(error);
 }
 
+/* From here on no other process plans with what we are about to change. */
+static gboolean
+take_guard(VmrMirror *mirror, const VmrWait *wait, GError **error)
+{
+    g_autoptr(VmrDomXml) live = vmr_live_read(mirror->dom, wait, error);
+
+    if (!live)
+        return FALSE;
+    mirror->guard = vmr_guard_take(live->uuid, error);
+    return mirror->guard != NULL;
+}
+
 VmrMirror *
 vmr_mirror_create(VmrHv *hv, virDomainPtr dom, const VmrSnapSpec *spec,
                   guint flags, const VmrWait *wait, GError **error)
@@ -360,7 +372,8 @@ vmr_mirror_create(VmrHv *hv, virDomainPtr dom, const VmrSnapSpec *spec,
     g_autoptr(VmrMirror) mirror = vmr_mirror_new(hv, dom);
     g_autoptr(GError) local = NULL;
 
-    if (vmr_mirror_plan(mirror, spec, flags, wait, &local)) {
+    if (take_guard(mirror, wait, &local) &&
+        vmr_mirror_plan(mirror, spec, flags, wait, &local)) {
         if (carry_out(mirror, spec->description, flags, wait, &local)) {
             g_clear_pointer(&mirror->guard, vmr_guard_release);
             return g_steal_pointer(&mirror);

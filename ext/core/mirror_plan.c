@@ -512,18 +512,6 @@ plan_all(Plan *plan, const VmrSnapSpec *spec, GError **error)
     return FALSE;
 }
 
-/* From here on no other process plans with what we are about to change. */
-static gboolean
-take_guard(VmrMirror *mirror, const VmrWait *wait, GError **error)
-{
-    g_autoptr(VmrDomXml) live = vmr_live_read(mirror->dom, wait, error);
-
-    if (!live)
-        return FALSE;
-    mirror->guard = vmr_guard_take(live->uuid, error);
-    return mirror->guard != NULL;
-}
-
 gboolean
 vmr_mirror_plan(VmrMirror *mirror, const VmrSnapSpec *spec, guint flags,
                 const VmrWait *wait, GError **error)
@@ -535,8 +523,6 @@ vmr_mirror_plan(VmrMirror *mirror, const VmrSnapSpec *spec, guint flags,
                  .reuse = (flags & VMR_MIRROR_REUSE_EXTERNAL) != 0};
 
     if (!vmr_snapspec_check(spec, error))
-        return FALSE;
-    if (!take_guard(mirror, wait, error))
         return FALSE;
     live = vmr_live_read(mirror->dom, wait, error);
     if (!live ||

@@ -42,7 +42,7 @@ gboolean vmr_mirror_enter_to_change(VmrMirror *mirror, GError **error);
 void vmr_mirror_leave(VmrMirror *mirror);
 
 /* Look at @spec, the domain and the files, and fill in the record; nothing is
- * changed. All findings in one error. The guard is taken, and stays so. */
+ * changed. All findings in one error. */
 gboolean vmr_mirror_plan(VmrMirror *mirror, const VmrSnapSpec *spec,
                          guint flags, const VmrWait *wait, GError **error);
 

@@ -285,7 +285,6 @@ def test_kill_in_a_pivot_loses_nothing(
 @pytest.mark.parametrize("delay", range(0, 80, 8) if FULL else (16,))
 def test_kill_in_a_create_loses_nothing(daemon: Daemon, guest: Guest, delay: int) -> None:
     virmirror.prepare_chain(guest.dom, "vda", guest.path2)
-    copy_in_place(guest)
     with killed_after(daemon, delay / 1000), contextlib.suppress(virmirror.MirrorError):
         virmirror.MirrorSnapshot.create(
             guest.dom, "migrate", f"vda,mirror={guest.path2}/new.qcow2", timeout=20
