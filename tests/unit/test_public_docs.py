@@ -4,11 +4,12 @@
 import inspect
 import pathlib
 import re
+from typing import get_args
 
 import pytest
 
 import virmirror
-from virmirror import _core, embed, testguest
+from virmirror import _core, embed, recovery, testguest
 
 DOCS = pathlib.Path(__file__).parents[2] / "docs"
 REFERENCE = "\n".join(path.read_text() for path in sorted((DOCS / "reference").glob("*.rst")))
@@ -89,3 +90,10 @@ def test_page_on_states_has_every_state():
     states = {state for literal in literals for state in re.findall(r'"([\w-]+)"', literal)}
     assert {"creating", "planned"} <= states
     assert {state for state in states if f"``{state}``" not in page} == set()
+
+
+def test_table_of_verdicts_has_each_one_once():
+    page = (DOCS / "internals" / "states.rst").read_text()
+    _, _, table = page.partition(".. list-table:: verdicts\n")
+    rows = re.findall(r"^   \* - ``([\w-]+)``$", table, re.MULTILINE)
+    assert sorted(rows) == sorted(get_args(recovery.Verdict))
