@@ -7,6 +7,7 @@
 #include "chain.h"
 #include "error.h"
 #include "lockprobe.h"
+#include "text.h"
 
 /* One layer of the skeleton. */
 typedef struct {
@@ -93,9 +94,12 @@ check_folder(const char *folder, const VmrImage *top, GError **error)
     struct stat new_st;
     struct stat old_st;
 
-    if (!g_path_is_absolute(folder)) {
+    if (!g_path_is_absolute(folder) || !vmr_text_is_plain(folder, NULL)) {
+        g_autofree char *clean = vmr_text_clean(folder);
+
         g_set_error(error, VMR_ERROR, VMR_ERROR_INVALID_SPEC,
-                    "'%s' is not the absolute path of a folder", folder);
+                    "'%s' is not the absolute path of a folder, in UTF-8 and "
+                    "without control characters", clean);
         return FALSE;
     }
     if (!stat_folder(folder, &new_st, error) ||

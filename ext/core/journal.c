@@ -3,6 +3,7 @@
 #include "journal.h"
 
 #include "error.h"
+#include "text.h"
 
 static gboolean
 load_copy(const VmrDomain *dom, guint impact, const char *uuid,
@@ -19,10 +20,12 @@ load_copy(const VmrDomain *dom, guint impact, const char *uuid,
         return FALSE;
     /* a domain defined from the XML of another one brings its metadata */
     if (!g_str_equal((*record)->uuid, uuid)) {
+        g_autofree char *clean = vmr_text_clean((*record)->uuid);
+
         g_set_error(error, VMR_ERROR, VMR_ERROR_JOURNAL,
                     "journal belongs to the domain with UUID '%s'; "
                     "remove the metadata element '%s' if this one is a copy",
-                    (*record)->uuid, VMR_JOURNAL_URI);
+                    clean, VMR_JOURNAL_URI);
         return FALSE;
     }
     return TRUE;
