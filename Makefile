@@ -11,10 +11,15 @@ EXT_MODULE := $(wildcard python/virmirror/_core*.so)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check build lint tidy docs dist clean system system-test FORCE
+# how long and how often, for the targets of "check-all"
+SECONDS ?= 60
+CYCLES ?= 10000
+
+.PHONY: help demo test check build lint fuzz asan tsan leak valgrind check-all tidy docs dist \
+        clean system system-test system-all FORCE
 
 help: ## show this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 demo: build ## set everything up and move a running guest before your eyes
 	$(PY) examples/demo.py
@@ -29,6 +34,26 @@ build: build/ext.stamp ## set everything up and build the extension in place
 
 lint: build/ext-werror.stamp ## only the lints
 	$(PY) -m pytest tests/lint
+
+fuzz: $(VENV)/test.stamp ## run each fuzz target for SECONDS=60, and one that has a bug to be found
+	$(MAKE) -s -C tests/fuzz canary run SECONDS=$(SECONDS)
+
+asan: $(VENV)/test.stamp ## the Python tests without QEMU, with ASan, UBSan and LeakSanitizer in the extension
+	$(PY) tests/sanitize/asan.py
+
+tsan: system-test ## the C tests with ThreadSanitizer, and a program that has a race to be found
+	$(MAKE) -s -C tests/sanitize race
+	$(MAKE) -s -C tests/c run CC=clang SANITIZE=thread
+
+leak: build/ext-werror.stamp ## CYCLES=10000 of everything that allocates; memory and references stay
+	$(PY) tests/leak/leak.py --cycles $(CYCLES)
+
+valgrind: build/ext-werror.stamp system-all ## the heart of the Python tests in valgrind, with the system's Python
+	tests/sanitize/valgrind.sh
+
+check-all: build/ext-werror.stamp ## all that is too long for "make test": full sweeps, fuzz, asan, tsan, leak, valgrind
+	VIRMIRROR_FULL=1 $(PY) -m pytest
+	$(MAKE) fuzz asan tsan leak valgrind
 
 tidy: build/ext-werror.stamp ## clang-tidy over the C sources (wants clang-tidy installed)
 	clang-tidy --quiet $(wildcard ext/*/*.c) -- -std=gnu11 -Iext/core -Iext/binding \
@@ -53,6 +78,9 @@ system:
 
 system-test:
 	@tools/setup-system.sh --test
+
+system-all:
+	@tools/setup-system.sh --all
 
 # The demo needs only what virmirror itself needs; the tests bring their tools.
 $(VENV)/run.stamp: pyproject.toml tools/setup-venv.sh | system
