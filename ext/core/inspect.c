@@ -7,6 +7,7 @@
 #include "error.h"
 #include "journal.h"
 #include "live.h"
+#include "reach.h"
 
 static const struct {
     const char *name;
@@ -303,7 +304,8 @@ inspect_disks(VmrInspection *inspection, const VmrDomain *dom,
     g_autoptr(VmrDomXml) live = NULL;
     g_autoptr(VmrDomXml) inactive = NULL;
 
-    if (!inspect_jobs(inspection, dom, wait, error))
+    if (!inspect_jobs(inspection, dom, wait, error) ||
+        !vmr_reach_files(inspection->record, wait, error))
         return FALSE;
     live = read_xml(dom, 0, wait, error);
     if (!live || !vmr_live_read_inactive(dom, &inactive, wait, error))

@@ -10,6 +10,7 @@
 #include "job.h"
 #include "journal.h"
 #include "mirror_priv.h"
+#include "reach.h"
 
 /* How long, in ms, the end state may take to show, and how often to look:
  * QEMU drops nodes, and with them locks, just after libvirt's call returned. */
@@ -328,7 +329,8 @@ is_proven(VmrMirror *mirror, const VmrDisk *disk, VmrTruth truth,
     VmrTruth now;
 
     if (!live ||
-        !vmr_live_read_inactive(mirror->dom, &inactive, wait, error))
+        !vmr_live_read_inactive(mirror->dom, &inactive, wait, error) ||
+        !vmr_reach_files(mirror->record, wait, error))
         return FALSE;
     now = vmr_truth_of(disk, live);
     if (now != truth) {

@@ -13,6 +13,7 @@
 #include "imagefile.h"
 #include "lockprobe.h"
 #include "mirror_priv.h"
+#include "reach.h"
 
 /* The layers that @now runs on below its top. */
 static GPtrArray *
@@ -284,7 +285,7 @@ vmr_mirror_check_pivotable(VmrMirror *mirror, const VmrWait *wait, GError **erro
 {
     g_autoptr(VmrDomXml) live = vmr_live_read(mirror->dom, wait, error);
 
-    if (!live)
+    if (!live || !vmr_reach_files(mirror->record, wait, error))
         return FALSE;
     for (guint i = 0; i < mirror->record->disks->len; i++) {
         VmrDisk *disk = g_ptr_array_index(mirror->record->disks, i);

@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+#include "reach.h"
+
+#include <sys/stat.h>
+
+#include "autofd.h"
+#include "error.h"
+#include "imagefile.h"
+
+static gboolean
+look_at_files(gpointer data, GError **error G_GNUC_UNUSED)
+{
+    char **paths = data;
+
+    for (guint i = 0; paths[i]; i++) {
+        struct stat st;
+        vmr_autofd fd = vmr_imagefile_open(paths[i], &st, NULL);
+
+        (void)fd;
+    }
+    return TRUE;
+}
+
+static void
+free_strv(gpointer paths)
+{
+    g_strfreev(paths);
+}
+
+gboolean
+vmr_reach_files(const VmrRecord *record, const VmrWait *wait, GError **error)
+{
+    g_autoptr(GPtrArray) paths = g_ptr_array_new();
+    g_autoptr(GError) local = NULL;
+
+    for (guint i = 0; i < record->disks->len; i++) {
+        const VmrDisk *disk = g_ptr_array_index(record->disks, i);
+
+        g_ptr_array_add(paths, g_strdup(disk->source->path));
+        g_ptr_array_add(paths, g_strdup(disk->overlay->path));
+        g_ptr_array_add(paths, g_strdup(disk->mirror->path));
+    }
+    g_ptr_array_add(paths, NULL);
+    if (vmr_wait_call(wait, "open", look_at_files,
+                      g_ptr_array_steal(paths, NULL), free_strv, NULL, NULL,
+                      &local))
+        return TRUE;
+    /* only looking: whenever it comes back, nothing will have changed */
+    vmr_error_set_unknown(&local, FALSE);
+    g_propagate_error(error, g_steal_pointer(&local));
+    return FALSE;
+}
