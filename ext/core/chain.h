@@ -15,7 +15,8 @@ G_BEGIN_DECLS
 
 /* Read the headers from @path (of @format) down, following only backing names
  * that are relative and plain, each resolved against the folder of the file
- * that names it; of VmrImage, top first. Errors: IMAGE (a loop, a missing
+ * that names it, and which stay in the folder of @path or below it; of
+ * VmrImage, top first. Errors: IMAGE (a loop, a missing
  * backing format, an absolute name, a protocol, ...), NOT_FOUND, IO. */
 GPtrArray *vmr_chain_read(const char *path, const char *format,
                           GError **error);

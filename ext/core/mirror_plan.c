@@ -268,49 +268,58 @@ check_overlay(DiskPlan *dp)
               file->path);
 }
 
-/* The path of the layer below the mirror; owned, NULL after a finding. */
-static char *
-copy_path(DiskPlan *dp)
+/* Whether the mirror that is to be reused can be; tells of it if not. */
+static gboolean
+check_reused_mirror(DiskPlan *dp)
+{
+    VmrFile *file = dp->disk->mirror;
+    g_autoptr(VmrImage) image = check_existing(dp, file, "mirror");
+
+    if (!image)
+        return FALSE;
+    if (vmr_image_backing_is_relative(image))
+        return TRUE;
+    found(dp->plan, dp->disk->target, VMR_ERROR_IMAGE,
+          VIR_ERR_CONFIG_UNSUPPORTED,
+          "its mirror '%s' has the backing file '%s', which is not relative "
+          "to its own folder, so a pivot would stay with the source: make it "
+          "relative (qemu-img rebase -u)",
+          file->path, image->backing_name);
+    return FALSE;
+}
+
+/* The chain below the mirror, which is there already, or is to be made beside
+ * a layer of the source's name; NULL is an error. */
+static GPtrArray *
+read_copies(DiskPlan *dp, GError **error)
 {
     const VmrImage *source = g_ptr_array_index(dp->frozen, 0);
-    VmrFile *file = dp->disk->mirror;
-    g_autoptr(VmrImage) image = NULL;
-    g_autofree char *folder = NULL;
-    g_autofree char *name = NULL;
+    const VmrFile *file = dp->disk->mirror;
+    g_autofree char *folder = g_path_get_dirname(file->path);
+    g_autofree char *name = g_path_get_basename(source->path);
+    g_autofree char *below = g_build_filename(folder, name, NULL);
+    GPtrArray *chain;
 
-    if (!dp->plan->reuse) {
-        check_absent(dp, file, "mirror");
-        folder = g_path_get_dirname(file->path);
-        name = g_path_get_basename(source->path);
-        return g_build_filename(folder, name, NULL);
-    }
-    image = check_existing(dp, file, "mirror");
-    if (!image)
-        return NULL;
-    if (!vmr_image_backing_is_relative(image)) {
-        found(dp->plan, dp->disk->target, VMR_ERROR_IMAGE,
-              VIR_ERR_CONFIG_UNSUPPORTED,
-              "its mirror '%s' has the backing file '%s', which is not "
-              "relative to its own folder, so a pivot would stay with the "
-              "source: make it relative (qemu-img rebase -u)",
-              file->path, image->backing_name);
-        return NULL;
-    }
-    return vmr_image_dup_backing_path(image);
+    if (!dp->plan->reuse)
+        return vmr_chain_read(below, source->format, error);
+    chain = vmr_chain_read(file->path, file->format, error);
+    if (chain)
+        g_ptr_array_remove_index(chain, 0);
+    return chain;
 }
 
 static void
 check_mirror(DiskPlan *dp)
 {
-    const VmrImage *source = g_ptr_array_index(dp->frozen, 0);
-    g_autofree char *path = copy_path(dp);
     g_autoptr(GPtrArray) copies = NULL;
     GError *error = NULL;
 
-    if (!path)
+    if (dp->plan->reuse && !check_reused_mirror(dp))
         return;
-    copies = vmr_chain_read(path, source->format, &error);
-    if (error && error->code == VMR_ERROR_NOT_FOUND)
+    if (!dp->plan->reuse)
+        check_absent(dp, dp->disk->mirror, "mirror");
+    copies = read_copies(dp, &error);
+    if (!dp->plan->reuse && error && error->code == VMR_ERROR_NOT_FOUND)
         vmr_error_note(&error, "the mirror '%s' needs the chain of its "
                        "backing files beside it: make its skeleton with "
                        "prepare_chain() first", dp->disk->mirror->path);

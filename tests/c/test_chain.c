@@ -269,24 +269,42 @@ test_check_copy_shorter_image(void)
     check_copy_fails(frozen, copy, texts);
 }
 
-/* The base of the copy is the base in use: by a hard link, and by "..". */
+/* The base of the copy is the base in use, by a hard link. */
 static void
 test_check_copy_same_file_image(void)
 {
     g_autoptr(Pair) a = pair_new("common", "qcow2");
     g_autofree char *linked = img_path(a->path2, "common");
     g_autofree char *x = img_make_over(a->path2, "x", "common", "qcow2");
-    g_autofree char *y =
-        img_make_over(a->path2, "y", "../path1/common", "qcow2");
     g_autoptr(GPtrArray) frozen = read_pair(a->old, a->common);
     g_autoptr(GPtrArray) by_link = NULL;
-    g_autoptr(GPtrArray) by_dots = read_fine(y);
     const char *texts[] = {"is the very file", NULL};
 
     g_assert_cmpint(link(a->common, linked), ==, 0);
     by_link = read_fine(x);
     check_copy_fails(frozen, by_link, texts);
-    check_copy_fails(frozen, by_dots, texts);
+}
+
+/* Out of the folder of the top, by ".." and by a link to another folder. */
+static void
+test_read_leaves_the_folder_image(void)
+{
+    g_autoptr(Pair) a = pair_new("common", "qcow2");
+    g_autofree char *link_path = img_path(a->path2, "link");
+    char *tops[] = {
+        img_make_over(a->path2, "y", "../path1/common", "qcow2"),
+        img_make_over(a->path2, "z", "link/common", "qcow2")};
+
+    g_assert_cmpint(symlink("../path1", link_path), ==, 0);
+    for (gsize i = 0; i < G_N_ELEMENTS(tops); i++) {
+        g_autoptr(GError) error = NULL;
+
+        g_assert_null(vmr_chain_read(tops[i], "qcow2", &error));
+        g_assert_error(error, VMR_ERROR, VMR_ERROR_IMAGE);
+        g_assert_nonnull(strstr(error->message, "leads out of the folder"));
+    }
+    for (gsize i = 0; i < G_N_ELEMENTS(tops); i++)
+        g_free(tops[i]);
 }
 
 int
@@ -295,6 +313,7 @@ main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
 #define ADD(name) g_test_add_func("/chain/" #name, test_##name)
     ADD(read_relative_chain_top_first);
+    ADD(read_leaves_the_folder_image);
     ADD(read_colon_name_written_plainly_fine);
     ADD(read_name_not_relative_image);
     ADD(read_no_backing_format_image);

@@ -569,7 +569,7 @@ def replace_base(make: Callable[[pathlib.Path], object]) -> Callable[[Place], No
     [
         (
             lambda place: [path.unlink() for path in place.folder.glob("[oc]*")],
-            ["{folder}/old.qcow2", "No such file", "prepare_chain()"],
+            ["{folder}/old.qcow2", "is missing", "prepare_chain()"],
             "NotFoundError",
         ),
         (
@@ -584,6 +584,7 @@ def replace_base(make: Callable[[pathlib.Path], object]) -> Callable[[Place], No
         (name_below("nbd://h/x"), ["'nbd://h/x'", "protocol"], "ImageError"),
         (name_below("/etc/shadow"), ["'/etc/shadow'", "absolute"], "ImageError"),
         (name_below("../../../../../../../../../etc/shadow"), ["/etc/shadow"], "ImageError"),
+        (name_below("../path1/common"), ["leads out of the folder"], "ImageError"),
         (
             lambda place: create_empty(place.folder / "common", None, size="32M"),
             ["'{folder}/common' has 33554432 bytes, but", "path1/common' has 67108864"],
