@@ -2,6 +2,7 @@
 
 #include "domxml.h"
 
+#include <errno.h>
 #include <libvirt/virterror.h>
 #include <string.h>
 
@@ -334,6 +335,8 @@ vmr_domxml_set_source(const char *xml, const char *target, const char *path,
     g_autoptr(xmlDoc) doc = vmr_xml_parse(xml, VMR_DOMXML_MAX_SIZE, MAX_DEPTH,
                                           "domain", WHAT, error);
     g_autofree char *type = NULL;
+    g_autofree char *changed = NULL;
+    g_autoptr(VmrDomXml) again = NULL;
     xmlNode *disk;
     xmlNode *driver;
     xmlNode *source;
@@ -365,7 +368,14 @@ vmr_domxml_set_source(const char *xml, const char *target, const char *path,
         xmlUnlinkNode(chain);
         xmlFreeNode(chain);
     }
-    return vmr_xml_format(xmlDocGetRootElement(doc));
+    changed = vmr_xml_format(xmlDocGetRootElement(doc));
+    if (!changed) {
+        vmr_error_set_errno(error, ENOMEM, "write", WHAT);
+        return NULL;
+    }
+    /* libxml2 2.9 writes some names of namespaces that it cannot read again */
+    again = vmr_domxml_parse(changed, error);
+    return again ? g_steal_pointer(&changed) : NULL;
 }
 
 /* As libvirt does: a target comes first, a path is only one if it is
