@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import os
 import pathlib
+import signal
 import threading
 from collections.abc import Callable, Iterator
 
@@ -16,6 +17,10 @@ from support.guest import Guest
 from virmirror import embed
 
 PR_SET_CHILD_SUBREAPER = 36
+
+# A shell that starts the tests in the background has Ctrl-C ignored for them, and
+# for the commands that they start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -7,8 +7,12 @@
 #include "mirror_priv.h"
 
 /* How often to look again: each look either acts or waits for a job to end. */
-#define MAX_LOOKS 64
+#define MAX_LOOKS 600
 #define LOOK_STEP 100 /* ms */
+
+/* libvirt hears of a job's end after QEMU, and QEMU drops its locks after that: a
+ * bad verdict counts when it is still the same after so many looks. */
+#define BAD_LOOKS 10
 
 typedef struct {
     VmrHv *hv;
@@ -18,6 +22,8 @@ typedef struct {
     VmrMirror *mirror;
     VmrGuard *guard; /* NULL until something is found */
     VmrRecovery *recovery;
+    VmrVerdict bad; /* the bad verdict of the last look, or NOTHING */
+    int bad_looks;  /* so many in a row had it */
 } Recover;
 
 /* What came of acting on one look. */
@@ -424,6 +430,19 @@ act(Recover *what, const VmrWait *wait, GError **error)
     return STEP_END;
 }
 
+/* Whether the verdict is a bad one that may pass. */
+static gboolean
+may_pass(Recover *what, VmrVerdict verdict)
+{
+    if (verdict < VMR_VERDICT_LEAKED) {
+        what->bad = VMR_VERDICT_NOTHING;
+        return FALSE;
+    }
+    what->bad_looks = verdict == what->bad ? what->bad_looks + 1 : 1;
+    what->bad = verdict;
+    return what->bad_looks < BAD_LOOKS;
+}
+
 /* One look, and what it calls for. */
 static Step
 look_and_act(Recover *what, const VmrWait *wait, GError **error)
@@ -442,6 +461,11 @@ look_and_act(Recover *what, const VmrWait *wait, GError **error)
         /* whoever had it until now may have changed what was found */
         what->guard = vmr_guard_take(now->record->uuid, error);
         return step_of(what->guard != NULL);
+    }
+    if (may_pass(what, now->verdict)) {
+        gboolean unused;
+
+        return step_of(vmr_wait_fd(wait, -1, LOOK_STEP, &unused, error));
     }
     mirror = vmr_mirror_open(what->hv, what->dom, NULL, wait, error);
     if (!mirror)
