@@ -220,3 +220,17 @@ vmr_snapspec_check(const VmrSnapSpec *spec, GError **error)
     return vmr_findings_report(findings, VMR_ERROR_INVALID_SPEC,
                                VIR_ERR_XML_DETAIL, error);
 }
+
+char *
+vmr_snapspec_overlay_path(const char *source, const char *snapshot)
+{
+    g_autofree char *folder = g_path_get_dirname(source);
+    g_autofree char *name = g_path_get_basename(source);
+    g_autofree char *overlay = NULL;
+    char *dot = strrchr(name, '.');
+
+    if (dot)
+        *dot = '\0';
+    overlay = g_strdup_printf("%s.%s", name, snapshot);
+    return g_build_filename(folder, overlay, NULL);
+}

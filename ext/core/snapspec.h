@@ -41,4 +41,8 @@ gboolean vmr_snapspec_check(const VmrSnapSpec *spec, GError **error);
 /* The same, adding to @findings. */
 void vmr_snapspec_review(const VmrSnapSpec *spec, VmrFindings *findings);
 
+/* The path of the overlay of @source where none is given, as libvirt chooses it:
+ * the name of the snapshot in place of the suffix; owned. */
+char *vmr_snapspec_overlay_path(const char *source, const char *snapshot);
+
 G_END_DECLS

@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * preflight: what is looked at, and what can be found wrong with a domain and
+ * its disks, before anything is planned for them. Nothing is changed.
+ */
+
+#include "chain.h"
+#include "findings.h"
+#include "hv.h"
+
+G_BEGIN_DECLS
+
+typedef struct {
+    const VmrDomain *dom; /* borrowed */
+    VmrDomXml *live;
+    VmrDomXml *inactive;  /* NULL: transient domain */
+    VmrFindings *findings;
+    VmrErrorCode code;    /* that all findings have, or INVALID_SPEC */
+} VmrPreflight;
+
+/* Read the definitions of @dom, which must outlive the result.
+ * Errors: INVALID_STATE (it does not run), VIRT, TIMEOUT, CANCELLED. */
+VmrPreflight *vmr_preflight_open(const VmrDomain *dom, const VmrWait *wait,
+                                 GError **error);
+
+/* Free @flight; NULL is fine. */
+void vmr_preflight_free(VmrPreflight *flight);
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(VmrPreflight, vmr_preflight_free)
+
+/* Note a finding on the disk @target (NULL: on the whole). */
+void vmr_preflight_found(VmrPreflight *flight, const char *target,
+                         VmrErrorCode code, int virt_code, const char *format,
+                         ...) G_GNUC_PRINTF(5, 6);
+
+/* The same for what a function found; takes @error. */
+void vmr_preflight_found_error(VmrPreflight *flight, const char *target,
+                               GError *error);
+
+/* TRUE if nothing was found; else all of it in one error. */
+gboolean vmr_preflight_report(const VmrPreflight *flight, GError **error);
+
+/* libvirt and QEMU are new enough, no mirrored snapshot is under way, and no
+ * snapshot has the name @snapshot. Errors: NOT_SUPPORTED, BUSY, EXISTS, JOURNAL,
+ * VIRT, TIMEOUT, CANCELLED. */
+gboolean vmr_preflight_check_domain(const VmrPreflight *flight,
+                                    const char *snapshot, const VmrWait *wait,
+                                    GError **error);
+
+/* The disk @name (target, or path of its source), borrowed, and its chain as
+ * headers and libvirt agree on it into *@frozen (of VmrImage, owned, NULL if
+ * they do not). What is wrong with them is found; NULL: no such disk. */
+const VmrDomDisk *vmr_preflight_disk(VmrPreflight *flight, const char *name,
+                                     GPtrArray **frozen);
+
+/* @path is to be created for the disk @target as its @role: it must not be
+ * there, and its folder must. */
+void vmr_preflight_absent(VmrPreflight *flight, const char *target,
+                          const char *path, const char *role);
+
+/* @path is to be written for the disk @target: no disk of the domain may use
+ * that file. */
+void vmr_preflight_unused(VmrPreflight *flight, const char *target,
+                          const char *path);
+
+/* Whether two paths are, or would be, the same file. */
+gboolean vmr_preflight_same_place(const char *a, const char *b);
+
+G_END_DECLS
