@@ -33,6 +33,22 @@ GPtrArray *vmr_chain_read_live(const GPtrArray *layers, GError **error);
 gboolean vmr_chain_check_copy(const GPtrArray *frozen, const GPtrArray *copy,
                               GError **error);
 
+/* One layer of a chain, and what its copy is to be. */
+typedef struct {
+    const VmrImage *source; /* borrowed from the chain that was planned for */
+    char *path;             /* of the copy */
+    char *backing_name;     /* that its header is to have, or NULL */
+    const char *backing_format; /* with backing_name; borrowed from a source */
+    VmrImage *made;         /* the skeleton that was made, or NULL */
+} VmrLayerPlan;
+
+/* Where in @folder the copy of each layer of @sources (of VmrImage, top first,
+ * to outlive the result) is to be, and by which relative names they are linked;
+ * of VmrLayerPlan, owned. Nothing is changed. Errors: INVALID_SPEC, NOT_FOUND (a
+ * folder), NOT_SUPPORTED, IO. */
+GPtrArray *vmr_chain_plan(const GPtrArray *sources, const char *folder,
+                          GError **error);
+
 /* Make the skeleton for a copy of @disk's whole chain in @folder: for each layer
  * an image of its name, format and virtual size, with relative backing
  * names. A file that is already there is kept if it fits and is an error if

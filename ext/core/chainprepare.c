@@ -9,22 +9,13 @@
 #include "lockprobe.h"
 #include "text.h"
 
-/* One layer of the skeleton. */
-typedef struct {
-    const VmrImage *source;
-    char *path;            /* where it is to be */
-    char *backing_name;    /* of the layer below, for the header, or NULL */
-    const char *backing_format;
-    VmrImage *made;        /* what was created, NULL: nothing, or not by us */
-} Planned;
-
 static void
-planned_free(Planned *planned)
+layer_plan_free(VmrLayerPlan *layer)
 {
-    g_free(planned->path);
-    g_free(planned->backing_name);
-    vmr_image_free(planned->made);
-    g_free(planned);
+    g_free(layer->path);
+    g_free(layer->backing_name);
+    vmr_image_free(layer->made);
+    g_free(layer);
 }
 
 /* How the copy of @upper is to name the copy of @lower: as it is named now if
@@ -45,13 +36,13 @@ static GPtrArray *
 plan_layers(const GPtrArray *sources, const char *folder)
 {
     GPtrArray *plan =
-        g_ptr_array_new_with_free_func((GDestroyNotify)planned_free);
+        g_ptr_array_new_with_free_func((GDestroyNotify)layer_plan_free);
     const VmrImage *top = g_ptr_array_index(sources, 0);
     g_autofree char *base = g_path_get_basename(top->path);
     g_autofree char *path = g_build_filename(folder, base, NULL);
 
     for (guint i = 0; i < sources->len; i++) {
-        Planned *planned = g_new0(Planned, 1);
+        VmrLayerPlan *planned = g_new0(VmrLayerPlan, 1);
 
         planned->source = g_ptr_array_index(sources, i);
         planned->path = g_steal_pointer(&path);
@@ -134,7 +125,7 @@ check_plan(const GPtrArray *plan, GError **error)
     g_autoptr(GHashTable) paths = g_hash_table_new(g_str_hash, g_str_equal);
 
     for (guint i = 0; i < plan->len; i++) {
-        const Planned *planned = g_ptr_array_index(plan, i);
+        const VmrLayerPlan *planned = g_ptr_array_index(plan, i);
         g_autofree char *folder = g_path_get_dirname(planned->path);
         struct stat st;
 
@@ -178,7 +169,7 @@ check_not_written(const char *path, GError **error)
 /* Whether the file that is there already can be what is planned. It may hold
  * data, so it is kept as it is or refused. */
 static gboolean
-check_kept(const Planned *planned, const GPtrArray *plan, GError **error)
+check_kept(const VmrLayerPlan *planned, const GPtrArray *plan, GError **error)
 {
     const VmrImage *source = planned->source;
     g_autoptr(VmrImage) image =
@@ -189,7 +180,7 @@ check_kept(const Planned *planned, const GPtrArray *plan, GError **error)
         return FALSE;
     }
     for (guint i = 0; i < plan->len; i++) {
-        const Planned *other = g_ptr_array_index(plan, i);
+        const VmrLayerPlan *other = g_ptr_array_index(plan, i);
 
         if (!vmr_image_same(image, other->source))
             continue;
@@ -212,7 +203,7 @@ check_kept(const Planned *planned, const GPtrArray *plan, GError **error)
 }
 
 static gboolean
-make_layer(Planned *planned, const GPtrArray *plan, const VmrWait *wait,
+make_layer(VmrLayerPlan *planned, const GPtrArray *plan, const VmrWait *wait,
            GError **error)
 {
     const VmrImage *source = planned->source;
@@ -239,7 +230,7 @@ static void
 undo_layers(const GPtrArray *plan, GError **error)
 {
     for (guint i = 0; i < plan->len; i++) {
-        const Planned *planned = g_ptr_array_index(plan, i);
+        const VmrLayerPlan *planned = g_ptr_array_index(plan, i);
         g_autoptr(GError) local = NULL;
 
         if (planned->made &&
@@ -262,22 +253,31 @@ make_layers(const GPtrArray *plan, const VmrWait *wait, GError **error)
     return TRUE;
 }
 
+GPtrArray *
+vmr_chain_plan(const GPtrArray *sources, const char *folder, GError **error)
+{
+    g_autoptr(GPtrArray) plan = NULL;
+
+    if (!check_folder(folder, g_ptr_array_index(sources, 0), error))
+        return NULL;
+    plan = plan_layers(sources, folder);
+    return check_plan(plan, error) ? g_steal_pointer(&plan) : NULL;
+}
+
 char **
 vmr_chain_prepare(const VmrDomDisk *disk, const char *folder,
                   const VmrWait *wait, GError **error)
 {
     g_autoptr(GPtrArray) sources = vmr_chain_read_live(disk->chain, error);
-    g_autoptr(GPtrArray) plan = NULL;
+    g_autoptr(GPtrArray) plan =
+        sources ? vmr_chain_plan(sources, folder, error) : NULL;
     GPtrArray *paths;
 
-    if (!sources || !check_folder(folder, sources->pdata[0], error))
-        return NULL;
-    plan = plan_layers(sources, folder);
-    if (!check_plan(plan, error) || !make_layers(plan, wait, error))
+    if (!plan || !make_layers(plan, wait, error))
         return NULL;
     paths = g_ptr_array_new();
     for (guint i = 0; i < plan->len; i++) {
-        Planned *planned = g_ptr_array_index(plan, i);
+        VmrLayerPlan *planned = g_ptr_array_index(plan, i);
 
         g_ptr_array_add(paths, g_steal_pointer(&planned->path));
     }
