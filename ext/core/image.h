@@ -73,8 +73,15 @@ typedef struct {
 gboolean vmr_image_create(const VmrImageNew *image, VmrImage **made,
                           const VmrWait *wait, GError **error);
 
-/* Remove @path if it is still the file @dev/@ino and no QEMU has it open for
- * writing. A file that is gone is fine. Errors: DIVERGED, BUSY (also where the
+/* Have the header of the qcow2 image @path name @backing_name, of
+ * @backing_format, as its backing file; neither that nor the data is looked at. No
+ * QEMU may have it open. Errors: NOT_SUPPORTED (no qemu-img), IMAGE, BUSY,
+ * NOT_FOUND, IO, TIMEOUT, CANCELLED. */
+gboolean vmr_image_rebase(const char *path, const char *backing_name,
+                          const char *backing_format, const VmrWait *wait,
+                          GError **error);
+
+/* Remove @path if it is still the file @dev/@ino and no QEMU has it open. A file that is gone is fine. Errors: DIVERGED, BUSY (also where the
  * file system cannot tell), IO. */
 gboolean vmr_image_remove(const char *path, dev_t dev, ino_t ino,
                           GError **error);

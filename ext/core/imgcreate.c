@@ -242,7 +242,7 @@ vmr_image_create(const VmrImageNew *image, VmrImage **made,
     return TRUE;
 }
 
-/* Whether a QEMU writes to the file behind @name_fd; where that cannot be told
+/* Whether a QEMU has the file behind @name_fd open; where that cannot be told
  * the answer is an error, too: what may be in use is not removed. */
 static gboolean
 check_unused(int name_fd, const char *path, GError **error)
@@ -250,13 +250,13 @@ check_unused(int name_fd, const char *path, GError **error)
     vmr_autofd fd = vmr_imagefile_reopen(name_fd, path, error);
     VmrLock lock;
 
-    if (fd < 0 || !vmr_lock_probe_fd(fd, path, &lock, error))
+    if (fd < 0 || !vmr_lock_probe_any_fd(fd, path, &lock, error))
         return FALSE;
     if (lock == VMR_LOCK_FREE)
         return TRUE;
     g_set_error(error, VMR_ERROR, VMR_ERROR_BUSY,
                 lock == VMR_LOCK_WRITER
-                    ? "'%s' is not removed: a QEMU has it open for writing"
+                    ? "'%s' is not removed: a QEMU has it open"
                     : "'%s' is not removed: its file system cannot tell "
                       "whether it is in use",
                 path);

@@ -13,7 +13,9 @@
 
 /* QEMU holds a read lock on the byte 100 + n for each permission n that it
  * uses on the file; BLK_PERM_WRITE is number 1 (RAW_LOCK_PERM_BASE). */
+#define QEMU_FIRST_BYTE 100
 #define QEMU_WRITE_BYTE 101
+#define QEMU_N_BYTES 5
 
 static const char *const name_table[VMR_LOCK_LAST] = {
     [VMR_LOCK_FREE] = "free",
@@ -41,16 +43,18 @@ means_no_locks(int errnum)
            errnum == EOPNOTSUPP;
 }
 
-gboolean
-vmr_lock_probe_fd(int fd, const char *path, VmrLock *lock, GError **error)
+/* Whether somebody has locked one of @len bytes from @start on. */
+static gboolean
+probe_bytes(int fd, const char *path, off_t start, off_t len, VmrLock *lock,
+            GError **error)
 {
     /* a write lock would conflict with QEMU's read lock; it is asked about
      * only, never taken, so a QEMU that starts meanwhile is not disturbed */
     struct flock probe = {
         .l_type = F_WRLCK,
         .l_whence = SEEK_SET,
-        .l_start = QEMU_WRITE_BYTE,
-        .l_len = 1,
+        .l_start = start,
+        .l_len = len,
     };
     struct stat st;
 
@@ -69,6 +73,18 @@ vmr_lock_probe_fd(int fd, const char *path, VmrLock *lock, GError **error)
         return TRUE;
     vmr_error_set_errno(error, errno, "probe the locks of", path);
     return FALSE;
+}
+
+gboolean
+vmr_lock_probe_fd(int fd, const char *path, VmrLock *lock, GError **error)
+{
+    return probe_bytes(fd, path, QEMU_WRITE_BYTE, 1, lock, error);
+}
+
+gboolean
+vmr_lock_probe_any_fd(int fd, const char *path, VmrLock *lock, GError **error)
+{
+    return probe_bytes(fd, path, QEMU_FIRST_BYTE, QEMU_N_BYTES, lock, error);
 }
 
 gboolean

@@ -26,6 +26,11 @@ gboolean vmr_lock_probe(const char *path, VmrLock *lock, GError **error);
 gboolean vmr_lock_probe_fd(int fd, const char *path, VmrLock *lock,
                            GError **error);
 
+/* Whether a QEMU has it open at all, as the backing file of another image for
+ * one: WRITER, if so. */
+gboolean vmr_lock_probe_any_fd(int fd, const char *path, VmrLock *lock,
+                               GError **error);
+
 /* "free", "writer" or "unknown"; static. */
 const char *vmr_lock_name(VmrLock lock);
 
