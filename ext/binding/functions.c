@@ -259,6 +259,46 @@ function_block_pull(PyObject *module, PyObject *args, PyObject *keywords)
     Py_RETURN_NONE;
 }
 
+PyDoc_STRVAR(
+    block_commit_doc,
+    "block_commit($module, /, dom, disk, top=None, *, timeout=None)\n"
+    "--\n\n"
+    "Shorten a disk's backing chain by committing its top into the layer below.\n"
+    "\n"
+    "The guest goes on with that layer, whose name it keeps; the former top is\n"
+    "left as a file that nobody needs. *top* (str or os.PathLike), where given,\n"
+    "must be the path of the top. A commit that runs already is waited for. The\n"
+    "end is proven by the live and the persistent definition and QEMU's locks.\n"
+    "\n"
+    "*dom* is a libvirt.virDomain that runs; *disk* the target ('vda') or the\n"
+    "path of the source; *timeout*: seconds, or None; the job goes on after it.\n"
+    "Raises NotFoundError, StateError, BusyError, JobFailedError, DivergedError,\n"
+    "MirrorTimeoutError, MirrorError. Calls virDomainBlockCommit and\n"
+    "virDomainBlockJobAbort.");
+
+static PyObject *
+function_block_commit(PyObject *module, PyObject *args, PyObject *keywords)
+{
+    static char *names[] = {"dom", "disk", "top", "timeout", NULL};
+    const ModuleState *state = module_get_state(module);
+    g_auto(DomainArg) dom = {.state = state};
+    g_autofree char *top = NULL;
+    const char *disk;
+    double timeout = -1;
+    Call call;
+
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "O&s|O&$O&:block_commit",
+                                     names, arg_domain, &dom, &disk,
+                                     arg_path_or_none, &top, arg_timeout,
+                                     &timeout))
+        return NULL;
+    call_enter(&call, timeout);
+    vmr_collapse_commit(dom.domain, disk, top, &call.wait, &call.error);
+    if (call_leave(&call, state) < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
 /* Check @spec if it is a mirrored snapshot's; else it is libvirt's to judge.
  * 0, or -1 with an exception. */
 static int
@@ -351,6 +391,7 @@ PyMethodDef functions_table[] = {
     FUNCTION("adopt", function_adopt, adopt_doc),
     FUNCTION("prepare_chain", function_prepare_chain, prepare_chain_doc),
     FUNCTION("block_pull", function_block_pull, block_pull_doc),
+    FUNCTION("block_commit", function_block_commit, block_commit_doc),
     FUNCTION("snapshot_xml", function_snapshot_xml, snapshot_xml_doc),
     {"start_event_loop", function_start_event_loop, METH_NOARGS,
      start_event_loop_doc},

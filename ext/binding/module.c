@@ -4,6 +4,7 @@
 
 #include "errors.h"
 #include "functions.h"
+#include "moving.h"
 #include "recovery.h"
 #include "snapshot_type.h"
 
@@ -39,6 +40,7 @@ static int
 module_exec(PyObject *module)
 {
     if (errors_setup(module) < 0 || snapshot_setup_types(module) < 0 ||
+        PyModule_AddFunctions(module, moving_table) < 0 ||
         PyModule_AddFunctions(module, recovery_table) < 0)
         return -1;
     for (gsize i = 0; i < G_N_ELEMENTS(constants); i++) {

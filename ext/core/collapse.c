@@ -5,6 +5,11 @@
 #include "error.h"
 #include "job.h"
 #include "live.h"
+#include "lockprobe.h"
+
+/* How long, in ms, the end state may take to show, and how often to look. */
+#define PROVE_STEP 20
+#define PROVE_STEPS 100
 
 /* A job that shortens the chain of one disk, and what it has to lead to. */
 typedef struct {
@@ -190,13 +195,170 @@ vmr_collapse_pull(const VmrDomain *dom, const char *disk_name,
            vmr_jobs_wait_until(jobs, look_for_end, &what, wait, error);
 }
 
+/* Whether QEMU has the layers of a disk open as @top and @below tell; what cannot
+ * be told fits. */
+static gboolean
+probe_pair(const char *top, const char *below, VmrLock *top_lock,
+           VmrLock *below_lock, GError **error)
+{
+    return vmr_lock_probe(top, top_lock, error) &&
+           vmr_lock_probe(below, below_lock, error);
+}
+
+/* A commit whose end libvirt missed (it died just then) leaves QEMU writing to
+ * the lower layer. Nothing can tell libvirt so, while the guest runs; what is in
+ * the upper one is old by now, and must not be started from. */
+static gboolean
+save_missed_end(const Shorten *what, const VmrDomDisk *disk,
+                const VmrWait *wait, GError **error)
+{
+    const VmrLayer *below = g_ptr_array_index(disk->chain, 1);
+    gboolean persistent;
+
+    if (!vmr_hv_is_persistent(what->dom, &persistent, wait, error) ||
+        (persistent && !vmr_live_set_source(what->dom, disk->target,
+                                            below->path, below->format, wait,
+                                            error)))
+        return FALSE;
+    g_set_error(error, VMR_ERROR, VMR_ERROR_DIVERGED,
+                "disk '%s': the guest writes to '%s', which libvirt does not "
+                "know: shut it down and start it %s when its owner agrees",
+                disk->target, below->path,
+                persistent ? "again, which will use that file"
+                           : "anew from that file");
+    return FALSE;
+}
+
+/* Before anything is done: QEMU must write to the layer that is the top by
+ * libvirt's word. */
+static gboolean
+check_top_in_use(const Shorten *what, const VmrDomDisk *disk,
+                 const VmrWait *wait, GError **error)
+{
+    VmrLock top;
+    VmrLock below;
+
+    if (!probe_pair(layer_path(disk, 0), layer_path(disk, 1), &top, &below,
+                    error))
+        return FALSE;
+    if (top != VMR_LOCK_FREE)
+        return TRUE;
+    if (below == VMR_LOCK_WRITER)
+        return save_missed_end(what, disk, wait, error);
+    g_set_error(error, VMR_ERROR, VMR_ERROR_DIVERGED,
+                "disk '%s' runs on '%s' by libvirt, but no QEMU writes to it",
+                disk->target, layer_path(disk, 0));
+    return FALSE;
+}
+
+/* What has to be so after a commit. */
+typedef struct {
+    const Shorten *what;
+    const char *top;   /* committed, and not in use any more */
+    const char *below; /* the top now */
+} Committed;
+
+static gboolean
+is_committed(const Committed *end, const VmrWait *wait, GError **error)
+{
+    g_autoptr(VmrDomXml) inactive = NULL;
+    const VmrDomDisk *disk;
+    VmrLock top;
+    VmrLock below;
+
+    if (!vmr_live_read_inactive(end->what->dom, &inactive, wait, error) ||
+        !probe_pair(end->top, end->below, &top, &below, error))
+        return FALSE;
+    disk = inactive ? vmr_domxml_find(inactive, end->what->target) : NULL;
+    if (inactive &&
+        (!disk || g_strcmp0(vmr_domdisk_source(disk), end->below) != 0)) {
+        g_set_error(error, VMR_ERROR, VMR_ERROR_DIVERGED,
+                    "the persistent definition of disk '%s' did not follow to "
+                    "'%s'", end->what->target, end->below);
+        return FALSE;
+    }
+    if (top != VMR_LOCK_WRITER && below != VMR_LOCK_FREE)
+        return TRUE;
+    g_set_error(error, VMR_ERROR, VMR_ERROR_DIVERGED,
+                "disk '%s' was committed from '%s' into '%s', but QEMU's locks "
+                "say '%s' and '%s'",
+                end->what->target, end->top, end->below, vmr_lock_name(top),
+                vmr_lock_name(below));
+    return FALSE;
+}
+
+/* QEMU lets go of a file some moments after libvirt's call returned. */
+static gboolean
+prove_committed(const Committed *end, const VmrWait *wait, GError **error)
+{
+    for (int step = 0;; step++) {
+        g_autoptr(GError) local = NULL;
+        gboolean unused;
+
+        if (is_committed(end, wait, &local))
+            return TRUE;
+        if (step == PROVE_STEPS ||
+            !g_error_matches(local, VMR_ERROR, VMR_ERROR_DIVERGED)) {
+            g_propagate_error(error, g_steal_pointer(&local));
+            return FALSE;
+        }
+        if (!vmr_wait_fd(wait, -1, PROVE_STEP, &unused, error))
+            return FALSE;
+    }
+}
+
+/* Commit the top of @disk, to the end; one that runs already is gone on with. */
+static gboolean
+commit_top(Shorten *what, const VmrDomDisk *disk, const VmrWait *wait,
+           GError **error)
+{
+    Committed end = {.what = what,
+                     .top = layer_path(disk, 0),
+                     .below = layer_path(disk, 1)};
+    gboolean runs = g_strcmp0(disk->mirror_job, "active-commit") == 0 &&
+                    g_strcmp0(disk->mirror->path, end.below) == 0;
+    g_autoptr(VmrJobs) jobs = NULL;
+
+    if (!check_top_in_use(what, disk, wait, error))
+        return FALSE;
+    jobs = vmr_jobs_open(what->dom, wait, error);
+    return jobs &&
+           (runs || vmr_hv_block_commit(what->dom, disk->target, NULL, NULL,
+                                        VIR_DOMAIN_BLOCK_COMMIT_SHALLOW |
+                                            VIR_DOMAIN_BLOCK_COMMIT_ACTIVE,
+                                        wait, error)) &&
+           vmr_jobs_wait_until(jobs, look_for_ready, what, wait, error) &&
+           vmr_hv_block_job_abort(what->dom, disk->target,
+                                  VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT, wait,
+                                  error) &&
+           vmr_jobs_wait_until(jobs, look_for_end, what, wait, error) &&
+           prove_committed(&end, wait, error);
+}
+
+static gboolean
+check_top(const VmrDomDisk *disk, const char *top, GError **error)
+{
+    if (top && (disk->chain->len == 0 ||
+                !g_str_equal(layer_path(disk, 0), top))) {
+        g_set_error(error, VMR_ERROR, VMR_ERROR_DIVERGED,
+                    "disk '%s' does not run on '%s'", disk->target, top);
+        return FALSE;
+    }
+    if (disk->chain->len < 2) {
+        g_set_error(error, VMR_ERROR, VMR_ERROR_INVALID_STATE,
+                    "disk '%s' has no backing file to be committed into",
+                    disk->target);
+        return FALSE;
+    }
+    return TRUE;
+}
+
 gboolean
 vmr_collapse_commit(const VmrDomain *dom, const char *disk_name,
                     const char *top, const VmrWait *wait, GError **error)
 {
     g_autoptr(VmrDomXml) live = vmr_live_read(dom, wait, error);
     g_autoptr(GPtrArray) expected = g_ptr_array_new_with_free_func(g_free);
-    g_autoptr(VmrJobs) jobs = NULL;
     Shorten what = {.dom = dom, .expected = expected};
     VmrDomDisk *disk;
 
@@ -205,23 +367,14 @@ vmr_collapse_commit(const VmrDomain *dom, const char *disk_name,
     disk = find_disk(live, disk_name, error);
     if (!disk)
         return FALSE;
-    if (disk->chain->len < 2 || !g_str_equal(layer_path(disk, 0), top)) {
-        g_set_error(error, VMR_ERROR, VMR_ERROR_DIVERGED,
-                    "disk '%s' does not run on '%s' with a backing file",
-                    disk->target, top);
+    if (!check_top(disk, top, error)) {
+        vmr_error_annotate(error, disk->target, NULL);
         return FALSE;
     }
     what.target = disk->target;
     expect_layers(expected, disk, 1);
-    jobs = vmr_jobs_open(dom, wait, error);
-    return jobs &&
-           vmr_hv_block_commit(dom, disk->target, NULL, NULL,
-                               VIR_DOMAIN_BLOCK_COMMIT_SHALLOW |
-                                   VIR_DOMAIN_BLOCK_COMMIT_ACTIVE,
-                               wait, error) &&
-           vmr_jobs_wait_until(jobs, look_for_ready, &what, wait, error) &&
-           vmr_hv_block_job_abort(dom, disk->target,
-                                  VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT, wait,
-                                  error) &&
-           vmr_jobs_wait_until(jobs, look_for_end, &what, wait, error);
+    if (commit_top(&what, disk, wait, error))
+        return TRUE;
+    vmr_error_annotate(error, disk->target, NULL);
+    return FALSE;
 }

@@ -20,8 +20,12 @@ gboolean vmr_collapse_pull(const VmrDomain *dom, const char *disk,
                            gboolean start_only, const VmrWait *wait,
                            GError **error);
 
-/* Commit the top of @disk, which must be @top, into the layer below it and go
- * on with that one (virDomainBlockCommit, pivot). Errors: as above. */
+/* Commit the top of @disk, which must be @top (NULL: whatever it is), into the
+ * layer below it, go on with that one (virDomainBlockCommit, pivot), and prove it:
+ * live and persistent definition, and QEMU's locks. A commit that runs already is
+ * waited for. Where libvirt has missed the end of an earlier one, the persistent
+ * definition is set to the file in use, and the error says so (DIVERGED).
+ * Errors: as above, INVALID_STATE (no backing file), DIVERGED. */
 gboolean vmr_collapse_commit(const VmrDomain *dom, const char *disk,
                              const char *top, const VmrWait *wait,
                              GError **error);

@@ -1,0 +1,240 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+#include "moving.h"
+
+#include "args.h"
+#include "call.h"
+#include "errors.h"
+
+#include "../core/moveplan.h"
+
+/* @text as str, or None; new reference. */
+static PyObject *
+text_or_none(const char *text)
+{
+    return text ? PyUnicode_DecodeFSDefault(text) : Py_NewRef(Py_None);
+}
+
+static PyObject *
+layer_to_dict(const VmrLayerPlan *layer)
+{
+    const VmrImage *source = layer->source;
+
+    return Py_BuildValue(
+        "{sNsssKsKsKsKsNsNsNsNsOsO}", "source", text_or_none(source->path),
+        "format", source->format, "virtual_size", source->virtual_size, "size",
+        source->file_size, "dev", (guint64)source->dev, "ino",
+        (guint64)source->ino, "destination", text_or_none(layer->path),
+        "backing_name", text_or_none(layer->backing_name), "backing_format",
+        text_or_none(layer->backing_name ? layer->backing_format : NULL),
+        "header_name", text_or_none(source->backing_name), "snapshots",
+        source->has_snapshots ? Py_True : Py_False, "bitmaps",
+        source->has_bitmaps ? Py_True : Py_False);
+}
+
+/* @items as a list, each made by @convert; new reference. */
+static PyObject *
+list_of(const GPtrArray *items, PyObject *(*convert)(const void *item))
+{
+    g_autoptr(PyObject) list = PyList_New(0);
+
+    for (guint i = 0; list && i < items->len; i++) {
+        g_autoptr(PyObject) item = convert(g_ptr_array_index(items, i));
+
+        if (!item || PyList_Append(list, item) < 0)
+            return NULL;
+    }
+    return g_steal_pointer(&list);
+}
+
+static PyObject *
+convert_layer(const void *item)
+{
+    return layer_to_dict(item);
+}
+
+static PyObject *
+convert_disk(const void *item)
+{
+    const VmrMoveDisk *disk = item;
+
+    return Py_BuildValue("{sssNsNsNsN}", "target", disk->target, "folder",
+                         text_or_none(disk->folder), "overlay",
+                         text_or_none(disk->overlay), "mirror",
+                         text_or_none(disk->mirror), "layers",
+                         list_of(disk->layers, convert_layer));
+}
+
+/* [(disk, folder), ...] as {disk, folder, ..., NULL}; NULL: exception. */
+static char **
+pairs_from_python(PyObject *pairs)
+{
+    g_autoptr(GPtrArray) flat = g_ptr_array_new_with_free_func(g_free);
+    Py_ssize_t n = PyList_Size(pairs);
+
+    if (n < 0)
+        return NULL;
+    for (Py_ssize_t i = 0; i < n; i++) {
+        char *folder = NULL;
+        const char *disk;
+
+        if (!PyArg_ParseTuple(PyList_GetItem(pairs, i), "sO&", &disk, arg_path,
+                              &folder))
+            return NULL;
+        g_ptr_array_add(flat, g_strdup(disk));
+        g_ptr_array_add(flat, folder);
+    }
+    g_ptr_array_add(flat, NULL);
+    return (char **)g_ptr_array_steal(flat, NULL);
+}
+
+PyDoc_STRVAR(
+    moving_plan_doc,
+    "_plan_move($module, /, dom, disks, snapshot, timeout=None)\n"
+    "--\n\n"
+    "What virmirror.plan makes its Plan of: a dict, with the disks and layers.\n"
+    "\n"
+    "*dom* and *timeout* as there; *disks*: a list of (disk, folder); *snapshot*:\n"
+    "the name. Raises what virmirror.plan does. Calls virDomainGetXMLDesc,\n"
+    "virDomainGetMetadata and virDomainListAllSnapshots.");
+
+static PyObject *
+moving_plan(PyObject *module, PyObject *args, PyObject *keywords)
+{
+    static char *names[] = {"dom", "disks", "snapshot", "timeout", NULL};
+    const ModuleState *state = module_get_state(module);
+    g_auto(DomainArg) dom = {.state = state};
+    g_auto(GStrv) pairs = NULL;
+    g_autoptr(VmrMovePlan) plan = NULL;
+    const char *snapshot;
+    double timeout = -1;
+    PyObject *disks;
+    Call call;
+
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "O&Os|O&:_plan_move",
+                                     names, arg_domain, &dom, &disks, &snapshot,
+                                     arg_timeout, &timeout))
+        return NULL;
+    pairs = pairs_from_python(disks);
+    if (!pairs)
+        return NULL;
+    call_enter(&call, timeout);
+    plan = vmr_move_plan(dom.domain, (const char *const *)pairs, snapshot,
+                         &call.wait, &call.error);
+    if (call_leave(&call, state) < 0)
+        return NULL;
+    return Py_BuildValue("{sssssN}", "domain", plan->domain, "uuid",
+                         plan->uuid, "disks",
+                         list_of(plan->disks, convert_disk));
+}
+
+PyDoc_STRVAR(
+    moving_create_doc,
+    "_create_image($module, /, path, format, size, backing_name=None,\n"
+    "              backing_format=None)\n"
+    "--\n\n"
+    "Make an image without data, mode 0600, where nothing is yet.\n"
+    "\n"
+    "*path* is the file, *format* 'qcow2' or 'raw', *size* its virtual size in\n"
+    "bytes; *backing_name* and *backing_format* are for its header. Returns its\n"
+    "device and inode. Raises ExistsError, NotFoundError, NotSupportedError,\n"
+    "SpecError, ImageError, StorageError. Calls qemu-img.");
+
+static PyObject *
+moving_create(PyObject *module, PyObject *args, PyObject *keywords)
+{
+    static char *names[] = {"path",         "format",         "size",
+                            "backing_name", "backing_format", NULL};
+    g_autofree char *path = NULL;
+    g_autofree char *backing_name = NULL;
+    g_autoptr(VmrImage) made = NULL;
+    VmrImageNew image = {0};
+    Call call;
+
+    if (!PyArg_ParseTupleAndKeywords(
+            args, keywords, "O&sK|O&z:_create_image", names, arg_path, &path,
+            &image.format, &image.virtual_size, arg_path_or_none,
+            &backing_name, &image.backing_format))
+        return NULL;
+    image.path = path;
+    image.backing_name = backing_name;
+    call_enter(&call, -1);
+    vmr_image_create(&image, &made, &call.wait, &call.error);
+    if (call_leave(&call, module_get_state(module)) < 0)
+        return NULL;
+    return Py_BuildValue("(KK)", (guint64)made->dev, (guint64)made->ino);
+}
+
+PyDoc_STRVAR(
+    moving_rebase_doc,
+    "_rebase_image($module, /, path, backing_name, backing_format)\n"
+    "--\n\n"
+    "Have a qcow2 image name another backing file; no data is looked at.\n"
+    "\n"
+    "*path* is the image, which no QEMU may have open; *backing_name* and\n"
+    "*backing_format* are for its header. Raises BusyError, NotFoundError,\n"
+    "ImageError, NotSupportedError, StorageError. Calls qemu-img.");
+
+static PyObject *
+moving_rebase(PyObject *module, PyObject *args, PyObject *keywords)
+{
+    static char *names[] = {"path", "backing_name", "backing_format", NULL};
+    g_autofree char *path = NULL;
+    g_autofree char *backing_name = NULL;
+    const char *backing_format;
+    Call call;
+
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "O&O&s:_rebase_image",
+                                     names, arg_path, &path, arg_path,
+                                     &backing_name, &backing_format))
+        return NULL;
+    call_enter(&call, -1);
+    vmr_image_rebase(path, backing_name, backing_format, &call.wait,
+                     &call.error);
+    if (call_leave(&call, module_get_state(module)) < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(
+    moving_remove_doc,
+    "_remove_file($module, /, path, dev, ino)\n"
+    "--\n\n"
+    "Remove a file if it is still the one that is meant.\n"
+    "\n"
+    "*path* is removed if it has the device *dev* and the inode *ino*, and no QEMU\n"
+    "has it open; one that is gone is fine. Raises DivergedError, BusyError,\n"
+    "StorageError.");
+
+static PyObject *
+moving_remove(PyObject *module, PyObject *args, PyObject *keywords)
+{
+    static char *names[] = {"path", "dev", "ino", NULL};
+    g_autofree char *path = NULL;
+    unsigned long long dev;
+    unsigned long long ino;
+    Call call;
+
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "O&KK:_remove_file", names,
+                                     arg_path, &path, &dev, &ino))
+        return NULL;
+    call_enter(&call, -1);
+    vmr_image_remove(path, (dev_t)dev, (ino_t)ino, &call.error);
+    if (call_leave(&call, module_get_state(module)) < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+#define FUNCTION(name, function, doc)                  \
+    {                                                  \
+        name, (PyCFunction)(void (*)(void))(function), \
+            METH_VARARGS | METH_KEYWORDS, doc          \
+    }
+
+PyMethodDef moving_table[] = {
+    FUNCTION("_plan_move", moving_plan, moving_plan_doc),
+    FUNCTION("_create_image", moving_create, moving_create_doc),
+    FUNCTION("_rebase_image", moving_rebase, moving_rebase_doc),
+    FUNCTION("_remove_file", moving_remove, moving_remove_doc),
+    {NULL, NULL, 0, NULL},
+};

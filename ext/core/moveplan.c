@@ -1,0 +1,288 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+#include "moveplan.h"
+
+#include <libvirt/virterror.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+
+#include "error.h"
+#include "lockprobe.h"
+#include "preflight.h"
+#include "snapspec.h"
+
+#define STAT_BLOCK 512 /* bytes, of st_blocks */
+
+/* Bytes that qcow2's own tables of a new overlay and mirror may take. */
+#define OVERLAY_BYTES (1024 * 1024)
+
+/* What the plan wants of one file system. */
+typedef struct {
+    dev_t dev;
+    guint64 bytes;
+    const char *folder; /* one that is on it */
+} Space;
+
+typedef struct {
+    VmrPreflight *flight;
+    VmrMovePlan *plan;
+    GHashTable *places; /* path of a copy -> the layer that is to go there */
+    GArray *space;      /* of Space */
+} Planner;
+
+static void
+move_disk_free(VmrMoveDisk *disk)
+{
+    g_free(disk->target);
+    g_free(disk->folder);
+    g_free(disk->overlay);
+    g_free(disk->mirror);
+    g_ptr_array_unref(disk->layers); /* they borrow from the sources */
+    g_ptr_array_unref(disk->sources);
+    g_free(disk);
+}
+
+void
+vmr_move_plan_free(VmrMovePlan *plan)
+{
+    if (!plan)
+        return;
+    g_free(plan->domain);
+    g_free(plan->uuid);
+    g_ptr_array_unref(plan->disks);
+    g_free(plan);
+}
+
+static VmrMovePlan *
+move_plan_new(const VmrDomXml *live)
+{
+    VmrMovePlan *plan = g_new0(VmrMovePlan, 1);
+
+    plan->domain = g_strdup(live->name);
+    plan->uuid = g_strdup(live->uuid);
+    plan->disks =
+        g_ptr_array_new_with_free_func((GDestroyNotify)move_disk_free);
+    return plan;
+}
+
+/* Note that @bytes are to be written below @folder. */
+static void
+need_space(Planner *planner, const char *folder, guint64 bytes)
+{
+    Space need = {.bytes = bytes, .folder = folder};
+    struct stat st;
+
+    if (stat(folder, &st) != 0)
+        return; /* that is a finding already */
+    need.dev = st.st_dev;
+    for (guint i = 0; i < planner->space->len; i++) {
+        Space *space = &g_array_index(planner->space, Space, i);
+
+        if (space->dev == need.dev) {
+            space->bytes += bytes;
+            return;
+        }
+    }
+    g_array_append_val(planner->space, need);
+}
+
+static void
+check_space(Planner *planner)
+{
+    for (guint i = 0; i < planner->space->len; i++) {
+        const Space *need = &g_array_index(planner->space, Space, i);
+        struct statvfs fs;
+        guint64 free_bytes;
+
+        /* some file systems (FUSE) do not tell */
+        if (statvfs(need->folder, &fs) != 0 || fs.f_blocks == 0)
+            continue;
+        free_bytes = (guint64)fs.f_bavail * fs.f_frsize;
+        if (free_bytes < need->bytes)
+            vmr_preflight_found(planner->flight, NULL, VMR_ERROR_IO,
+                                VIR_ERR_OPERATION_FAILED,
+                                "'%s' has %" G_GUINT64_FORMAT
+                                " bytes free, and %" G_GUINT64_FORMAT
+                                " are to be written: make room",
+                                need->folder, free_bytes, need->bytes);
+    }
+}
+
+/* Whether the place of @layer's copy is claimed by another layer; the same one,
+ * of another disk, is copied once. *@known: somebody claimed it before. */
+static void
+claim_place(Planner *planner, const char *target, const VmrLayerPlan *layer,
+            gboolean *known)
+{
+    const VmrLayerPlan *other =
+        g_hash_table_lookup(planner->places, layer->path);
+
+    *known = other != NULL;
+    if (!other)
+        g_hash_table_insert(planner->places, layer->path, (gpointer)layer);
+    else if (!vmr_image_same(other->source, layer->source))
+        vmr_preflight_found(planner->flight, target, VMR_ERROR_INVALID_SPEC,
+                            VIR_ERR_CONFIG_UNSUPPORTED,
+                            "both '%s' and '%s' would become '%s': give the "
+                            "disks folders of their own",
+                            other->source->path, layer->source->path,
+                            layer->path);
+}
+
+/* A layer below the top may be there already: whether it is the same is found
+ * out when its turn comes, since another guest may be copying it now. */
+static void
+check_there(Planner *planner, const char *target, const VmrLayerPlan *layer)
+{
+    GError *error = NULL;
+    VmrLock lock;
+
+    if (!vmr_lock_probe(layer->path, &lock, &error))
+        vmr_preflight_found_error(planner->flight, target, error);
+    else if (lock == VMR_LOCK_WRITER)
+        vmr_preflight_found(planner->flight, target, VMR_ERROR_BUSY,
+                            VIR_ERR_CONFIG_UNSUPPORTED,
+                            "'%s' is there already, and a QEMU has it open "
+                            "for writing", layer->path);
+}
+
+static void
+check_layer(Planner *planner, const VmrMoveDisk *disk, guint i)
+{
+    const VmrLayerPlan *layer = g_ptr_array_index(disk->layers, i);
+    struct stat st;
+    gboolean known;
+
+    claim_place(planner, disk->target, layer, &known);
+    vmr_preflight_unused(planner->flight, disk->target, layer->path);
+    if (known)
+        return;
+    if (lstat(layer->path, &st) == 0) {
+        if (i > 0)
+            check_there(planner, disk->target, layer);
+        else
+            vmr_preflight_found(planner->flight, disk->target,
+                                VMR_ERROR_EXISTS, VIR_ERR_CONFIG_UNSUPPORTED,
+                                "'%s' is there already, and the guest is to "
+                                "write to that file: remove it, or give "
+                                "another folder", layer->path);
+        return;
+    }
+    if (stat(layer->source->path, &st) == 0)
+        need_space(planner, disk->folder,
+                   S_ISBLK(st.st_mode) ? layer->source->file_size
+                                       : (guint64)st.st_blocks * STAT_BLOCK);
+}
+
+/* A new top: must not be there, nor be the place of anything else. */
+static void
+check_new(Planner *planner, const VmrMoveDisk *disk, const char *path,
+          const char *role)
+{
+    struct stat st;
+
+    if (lstat(path, &st) == 0)
+        vmr_preflight_found(planner->flight, disk->target, VMR_ERROR_EXISTS,
+                            VIR_ERR_CONFIG_UNSUPPORTED,
+                            "its %s '%s' exists already: choose another name "
+                            "for the migration", role, path);
+    if (g_hash_table_contains(planner->places, path))
+        vmr_preflight_found(planner->flight, disk->target,
+                            VMR_ERROR_INVALID_SPEC,
+                            VIR_ERR_CONFIG_UNSUPPORTED,
+                            "its %s '%s' is also the place of a layer: choose "
+                            "another name for the migration", role, path);
+}
+
+/* Takes @layers. */
+static VmrMoveDisk *
+move_disk_new(const char *target, const char *folder, const char *snapshot,
+              GPtrArray *sources, GPtrArray *layers)
+{
+    VmrMoveDisk *disk = g_new0(VmrMoveDisk, 1);
+    const VmrImage *top = g_ptr_array_index(sources, 0);
+    g_autofree char *name = NULL;
+
+    disk->target = g_strdup(target);
+    disk->folder = g_strdup(folder);
+    disk->sources = g_ptr_array_ref(sources);
+    disk->overlay = vmr_snapspec_overlay_path(top->path, snapshot);
+    name = g_path_get_basename(disk->overlay);
+    disk->mirror = g_build_filename(folder, name, NULL);
+    disk->layers = layers;
+    return disk;
+}
+
+static void
+plan_disk(Planner *planner, const char *name, const char *folder,
+          const char *snapshot)
+{
+    g_autoptr(GPtrArray) sources = NULL;
+    const VmrDomDisk *now =
+        vmr_preflight_disk(planner->flight, name, &sources);
+    VmrMoveDisk *disk;
+    GError *error = NULL;
+    GPtrArray *layers;
+
+    if (!sources)
+        return;
+    layers = vmr_chain_plan(sources, folder, &error);
+    if (!layers) {
+        vmr_preflight_found_error(planner->flight, now->target, error);
+        return;
+    }
+    disk = move_disk_new(now->target, folder, snapshot, sources, layers);
+    g_ptr_array_add(planner->plan->disks, disk);
+    for (guint i = 0; i < layers->len; i++)
+        check_layer(planner, disk, i);
+    need_space(planner, disk->folder, OVERLAY_BYTES);
+}
+
+/* What can be said of the snapshot by itself: names, and nothing twice. */
+static void
+review_snapshot(Planner *planner, const char *snapshot)
+{
+    g_autoptr(VmrSnapSpec) spec = vmr_snapspec_new(snapshot, NULL);
+
+    for (guint i = 0; i < planner->plan->disks->len; i++) {
+        const VmrMoveDisk *disk = g_ptr_array_index(planner->plan->disks, i);
+        VmrDiskSpec *one = g_new0(VmrDiskSpec, 1);
+
+        one->name = g_strdup(disk->target);
+        one->file = g_strdup(disk->overlay);
+        one->mirror = g_strdup(disk->mirror);
+        g_ptr_array_add(spec->disks, one);
+        check_new(planner, disk, disk->overlay, "overlay");
+        check_new(planner, disk, disk->mirror, "mirror");
+    }
+    if (planner->plan->disks->len > 0)
+        vmr_snapspec_review(spec, planner->flight->findings);
+}
+
+VmrMovePlan *
+vmr_move_plan(const VmrDomain *dom, const char *const *disks,
+              const char *snapshot, const VmrWait *wait, GError **error)
+{
+    g_autoptr(VmrPreflight) flight = vmr_preflight_open(dom, wait, error);
+    g_autoptr(VmrMovePlan) plan = NULL;
+    g_autoptr(GHashTable) places = g_hash_table_new(g_str_hash, g_str_equal);
+    g_autoptr(GArray) space = g_array_new(FALSE, FALSE, sizeof(Space));
+    Planner planner = {.flight = flight, .places = places, .space = space};
+
+    if (!flight || !vmr_preflight_check_domain(flight, snapshot, wait, error))
+        return NULL;
+    plan = move_plan_new(flight->live);
+    planner.plan = plan;
+    if (!disks[0])
+        vmr_preflight_found(flight, NULL, VMR_ERROR_INVALID_SPEC,
+                            VIR_ERR_INVALID_ARG, "no disk is given");
+    for (guint i = 0; disks[i]; i += 2)
+        plan_disk(&planner, disks[i], disks[i + 1], snapshot);
+    review_snapshot(&planner, snapshot);
+    check_space(&planner);
+    if (!vmr_preflight_report(flight, error)) {
+        vmr_error_annotate(error, NULL, "plan");
+        return NULL;
+    }
+    return g_steal_pointer(&plan);
+}
