@@ -212,6 +212,89 @@ test_commit_lost_events_done(Fixture *fixture,
     check_chain(fixture, fixture->base);
 }
 
+static void
+test_commit_that_runs_is_gone_on_with(Fixture *fixture,
+                                      gconstpointer unused G_GNUC_UNUSED)
+{
+    VmrWait wait = vmr_wait_for(0.1, NULL);
+    g_autoptr(GError) error = NULL;
+
+    fake_hv_knobs(fixture->fake)->jobs_on_demand = TRUE;
+    g_assert_false(vmr_collapse_commit(fixture->dom, "vda", NULL, &wait,
+                                       &error));
+    g_assert_error(error, VMR_ERROR, VMR_ERROR_TIMEOUT);
+    g_clear_error(&error);
+    fake_hv_advance(fixture->fake, "vda");
+    vmr_collapse_commit(fixture->dom, "vda", fixture->top, &fixture->wait,
+                        &error);
+    g_assert_no_error(error);
+    g_assert_cmpuint(fake_hv_count(fixture->fake, VMR_HV_BLOCK_COMMIT), ==, 1);
+    check_chain(fixture, fixture->base);
+}
+
+static void
+test_commit_without_backing_file_invalid_state(
+    Fixture *fixture, gconstpointer unused G_GNUC_UNUSED)
+{
+    g_autoptr(GError) error = NULL;
+
+    vmr_collapse_commit(fixture->dom, "vda", NULL, &fixture->wait, &error);
+    g_assert_no_error(error);
+    g_assert_false(vmr_collapse_commit(fixture->dom, "vda", NULL,
+                                       &fixture->wait, &error));
+    g_assert_error(error, VMR_ERROR, VMR_ERROR_INVALID_STATE);
+}
+
+/* libvirt died as the commit ended: it names the old top, which QEMU has let go
+ * of, and the next start would use it. */
+static void
+test_commit_missed_end_sets_the_definition(Fixture *fixture,
+                                           gconstpointer unused G_GNUC_UNUSED)
+{
+    g_autoptr(GError) error = NULL;
+    g_autofree char *text = NULL;
+    g_autofree char *inactive =
+        g_strdup_printf("inactive %s;", fixture->base);
+
+    fake_hv_knobs(fixture->fake)->unlocked = fixture->top;
+    fake_hv_knobs(fixture->fake)->locked = fixture->base;
+    fake_hv_advance(fixture->fake, "vda");
+    g_assert_false(vmr_collapse_commit(fixture->dom, "vda", fixture->top,
+                                       &fixture->wait, &error));
+    g_assert_error(error, VMR_ERROR, VMR_ERROR_DIVERGED);
+    g_assert_nonnull(strstr(error->message, "which libvirt does not know"));
+    g_assert_cmpuint(fake_hv_count(fixture->fake, VMR_HV_BLOCK_COMMIT), ==, 0);
+    text = fake_hv_describe(fixture->fake);
+    g_assert_nonnull(strstr(text, inactive));
+}
+
+static void
+test_commit_nobody_writes_to_the_top_diverged(
+    Fixture *fixture, gconstpointer unused G_GNUC_UNUSED)
+{
+    g_autoptr(GError) error = NULL;
+
+    fake_hv_knobs(fixture->fake)->unlocked = fixture->top;
+    fake_hv_advance(fixture->fake, "vda");
+    g_assert_false(vmr_collapse_commit(fixture->dom, "vda", fixture->top,
+                                       &fixture->wait, &error));
+    g_assert_error(error, VMR_ERROR, VMR_ERROR_DIVERGED);
+    g_assert_cmpuint(fake_hv_count(fixture->fake, VMR_HV_BLOCK_COMMIT), ==, 0);
+}
+
+static void
+test_commit_definition_stays_behind_diverged(
+    Fixture *fixture, gconstpointer unused G_GNUC_UNUSED)
+{
+    g_autoptr(GError) error = NULL;
+
+    fake_hv_knobs(fixture->fake)->keep_inactive = TRUE;
+    g_assert_false(vmr_collapse_commit(fixture->dom, "vda", fixture->top,
+                                       &fixture->wait, &error));
+    g_assert_error(error, VMR_ERROR, VMR_ERROR_DIVERGED);
+    g_assert_nonnull(strstr(error->message, "did not follow"));
+}
+
 typedef void (*TestFunc)(Fixture *fixture, gconstpointer unused);
 
 static const struct {
@@ -232,6 +315,16 @@ static const struct {
      test_commit_into_the_layer_below},
     {"/collapse/commit_other_top_diverged", test_commit_other_top_diverged},
     {"/collapse/commit_lost_events_done", test_commit_lost_events_done},
+    {"/collapse/commit_that_runs_is_gone_on_with",
+     test_commit_that_runs_is_gone_on_with},
+    {"/collapse/commit_without_backing_file_invalid_state",
+     test_commit_without_backing_file_invalid_state},
+    {"/collapse/commit_missed_end_sets_the_definition",
+     test_commit_missed_end_sets_the_definition},
+    {"/collapse/commit_nobody_writes_to_the_top_diverged",
+     test_commit_nobody_writes_to_the_top_diverged},
+    {"/collapse/commit_definition_stays_behind_diverged",
+     test_commit_definition_stays_behind_diverged},
 };
 
 int
