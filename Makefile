@@ -59,7 +59,7 @@ tidy: build/ext-werror.stamp ## clang-tidy over the C sources (wants clang-tidy 
 	clang-tidy --quiet $(wildcard ext/*/*.c) -- -std=gnu11 -Iext/core -Iext/binding \
 	    -DPy_LIMITED_API=0x030B0000 \
 	    -isystem $(shell $(PY) -c 'import sysconfig; print(sysconfig.get_path("include"))') \
-	    $(shell pkg-config --cflags libvirt glib-2.0 libxml-2.0)
+	    $(shell pkg-config --cflags libvirt glib-2.0 libxml-2.0 liburing libxxhash)
 
 docs: build/ext-werror.stamp ## the documentation, as HTML in build/docs
 	$(PY) -m sphinx -q -W --keep-going -b html -d build/doctrees docs build/docs

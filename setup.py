@@ -22,12 +22,19 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 # pkg-config name and the oldest version that will do
-LIBRARIES = {"libvirt": "6.2", "glib-2.0": "2.68", "libxml-2.0": "2.9"}
+LIBRARIES = {
+    "libvirt": "6.2",
+    "glib-2.0": "2.68",
+    "libxml-2.0": "2.9",
+    "liburing": "2.1",
+    "libxxhash": "0.8",
+}
 
 INSTALL_HINT = """\
-  Debian, Ubuntu:  apt-get install gcc pkg-config python3-dev libvirt-dev libglib2.0-dev libxml2-dev
+  Debian, Ubuntu:  apt-get install gcc pkg-config python3-dev libvirt-dev libglib2.0-dev \
+libxml2-dev liburing-dev libxxhash-dev
   Fedora, RHEL:    dnf install gcc pkgconf-pkg-config python3-devel libvirt-devel glib2-devel \
-libxml2-devel"""
+libxml2-devel liburing-devel xxhash-devel"""
 
 MACROS = [
     ("Py_LIMITED_API", "0x030B0000"),

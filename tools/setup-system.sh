@@ -10,7 +10,7 @@ set -euo pipefail
 
 packages=(
     gcc libc6-dev make pkg-config python3-dev python3-venv
-    libvirt-dev libglib2.0-dev libxml2-dev
+    libvirt-dev libglib2.0-dev libxml2-dev liburing-dev libxxhash-dev
     libvirt-daemon libvirt-daemon-driver-qemu libvirt-daemon-system
     qemu-system-x86 qemu-utils seabios
     binutils ca-certificates
@@ -40,13 +40,15 @@ check_without_apt() {
         command -v "$tool" >/dev/null || missing+=("$tool")
     done
     if [ "${1:-}" != "" ]; then
-        command -v clang >/dev/null || missing+=(clang)
+        for tool in clang strace; do
+            command -v "$tool" >/dev/null || missing+=("$tool")
+        done
     fi
     if [ "${1:-}" = --all ]; then
         command -v valgrind >/dev/null || missing+=(valgrind)
     fi
     if command -v pkg-config >/dev/null; then
-        for library in libvirt glib-2.0 libxml-2.0; do
+        for library in libvirt glib-2.0 libxml-2.0 liburing libxxhash; do
             pkg-config --exists "$library" || missing+=("$library (headers)")
         done
     fi
@@ -57,7 +59,8 @@ check_without_apt() {
     cat >&2 <<'HINT'
 There is no apt-get here, so please install these yourself. On Fedora or RHEL:
   dnf install gcc make pkgconf-pkg-config binutils clang compiler-rt valgrind \
-      python3-devel libvirt-devel glib2-devel libxml2-devel libvirt-daemon-driver-qemu \
+      python3-devel libvirt-devel glib2-devel libxml2-devel liburing-devel xxhash-devel \
+      libvirt-daemon-driver-qemu strace \
       qemu-system-x86-core qemu-img seabios-bin
 HINT
     return 1
@@ -83,7 +86,7 @@ if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then
 fi
 
 if [ "${1:-}" != "" ]; then
-    packages+=(clang)
+    packages+=(clang strace)
 fi
 if [ "${1:-}" = --all ]; then
     packages+=(valgrind)
