@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * copymark: a note on a copied file, as the extended attribute
+ * "user.virmirror.copy", that says whether the copy is complete, and of what.
+ *
+ * Anybody who may write the file may write the note: it is read as hostile
+ * input, and stands for care, not for proof. File systems without such
+ * attributes, and block devices, have none.
+ */
+
+#include <glib.h>
+#include <sys/stat.h>
+
+#include "sparse_sum.h"
+
+G_BEGIN_DECLS
+
+#define VMR_COPYMARK_NAME "user.virmirror.copy"
+
+typedef enum {
+    VMR_COPYMARK_NONE,       /* no mark, or none that can be understood */
+    VMR_COPYMARK_INCOMPLETE, /* a copy into the file was begun and not ended */
+    VMR_COPYMARK_COMPLETE,   /* it was ended: see the rest */
+    VMR_COPYMARK_LAST
+} VmrCopymarkState;
+
+typedef struct {
+    VmrCopymarkState state;
+    /* of COMPLETE only: the source as it was, the destination as it became */
+    guint64 source_dev;
+    guint64 source_ino;
+    guint64 source_size;
+    gint64 source_mtime;      /* ns since the epoch */
+    guint64 destination_size;
+    gint64 destination_mtime; /* ns since the epoch */
+    char checksum[VMR_SPARSE_CHECKSUM_LENGTH + 1]; /* "": was not taken */
+} VmrCopymark;
+
+/* Fill @mark in as COMPLETE for a copy of @source that is now @destination. */
+void vmr_copymark_complete(VmrCopymark *mark, const struct stat *source,
+                           const struct stat *destination,
+                           const char *checksum);
+
+/* The text of @mark; owned. NULL for NONE. */
+char *vmr_copymark_format(const VmrCopymark *mark);
+
+/* Read @text, of @len bytes, into @mark; what is not understood is NONE. */
+void vmr_copymark_parse(const char *text, gsize len, VmrCopymark *mark);
+
+/* Read the mark of the open file @fd; NONE where there can be none. @path is
+ * for error texts. Errors: IO. */
+gboolean vmr_copymark_get(int fd, const char *path, VmrCopymark *mark,
+                          GError **error);
+
+/* Put @mark on the open file @fd (NONE takes it away). Where a file can have
+ * none nothing happens. Errors: IO. */
+gboolean vmr_copymark_set(int fd, const char *path, const VmrCopymark *mark,
+                          GError **error);
+
+/* Whether @mark says that @destination, unchanged since, is a complete copy of
+ * just this @source, unchanged since. */
+gboolean vmr_copymark_fits(const VmrCopymark *mark, const struct stat *source,
+                           const struct stat *destination);
+
+G_END_DECLS
