@@ -90,14 +90,22 @@ vmr_imagefile_open(const char *path, struct stat *st, GError **error)
 }
 
 int
+vmr_imagefile_reopen_as(int fd, int flags, const char *path, GError **error)
+{
+    g_autofree char *link = g_strdup_printf("/proc/self/fd/%d", fd);
+    int reopened = open(link, flags | O_CLOEXEC);
+    int errnum = errno;
+
+    if (reopened < 0)
+        vmr_error_set_errno(error, errnum, "open", path);
+    errno = errnum;
+    return reopened;
+}
+
+int
 vmr_imagefile_reopen(int path_fd, const char *path, GError **error)
 {
-    g_autofree char *link = g_strdup_printf("/proc/self/fd/%d", path_fd);
-    int fd = open(link, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-
-    if (fd < 0)
-        vmr_error_set_errno(error, errno, "open", path);
-    return fd;
+    return vmr_imagefile_reopen_as(path_fd, O_RDONLY | O_NONBLOCK, path, error);
 }
 
 int

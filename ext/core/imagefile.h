@@ -20,6 +20,11 @@ int vmr_imagefile_open(const char *path, struct stat *st, GError **error);
  * error texts. Returns the descriptor or -1. Errors: IO. */
 int vmr_imagefile_reopen(int path_fd, const char *path, GError **error);
 
+/* The same for any open descriptor of a file, with @flags of open() in place of
+ * O_RDONLY. Returns the descriptor or -1, with errno beside the error. */
+int vmr_imagefile_reopen_as(int fd, int flags, const char *path,
+                            GError **error);
+
 /* Open the folder that @path is in; @base (owned by the caller) is its name
  * there. Returns the descriptor or -1. Errors: INVALID_SPEC, NOT_FOUND, IO. */
 int vmr_imagefile_open_folder(const char *path, char **base, GError **error);

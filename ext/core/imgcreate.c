@@ -250,7 +250,7 @@ check_unused(int name_fd, const char *path, GError **error)
     vmr_autofd fd = vmr_imagefile_reopen(name_fd, path, error);
     VmrLock lock;
 
-    if (fd < 0 || !vmr_lock_probe_any_fd(fd, path, &lock, error))
+    if (fd < 0 || !vmr_lock_probe_use_fd(fd, path, &lock, error))
         return FALSE;
     if (lock == VMR_LOCK_FREE)
         return TRUE;

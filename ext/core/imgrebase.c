@@ -28,7 +28,7 @@ open_unused(const char *path, GError **error)
                     "'%s' is no regular file", path);
         return -1;
     }
-    if (!vmr_lock_probe_any_fd(fd, path, &lock, error))
+    if (!vmr_lock_probe_use_fd(fd, path, &lock, error))
         return -1;
     if (lock == VMR_LOCK_WRITER) {
         g_set_error(error, VMR_ERROR, VMR_ERROR_BUSY,

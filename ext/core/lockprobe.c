@@ -13,9 +13,12 @@
 
 /* QEMU holds a read lock on the byte 100 + n for each permission n that it
  * uses on the file; BLK_PERM_WRITE is number 1 (RAW_LOCK_PERM_BASE). */
-#define QEMU_FIRST_BYTE 100
 #define QEMU_WRITE_BYTE 101
-#define QEMU_N_BYTES 5
+
+/* All the bytes that a QEMU locks: the permissions that it uses from 100 on, and
+ * from 200 on those that it lets nobody else have (RAW_LOCK_SHARED_BASE). */
+#define QEMU_FIRST_BYTE 100
+#define QEMU_BYTES      128
 
 static const char *const name_table[VMR_LOCK_LAST] = {
     [VMR_LOCK_FREE] = "free",
@@ -43,18 +46,17 @@ means_no_locks(int errnum)
            errnum == EOPNOTSUPP;
 }
 
-/* Whether somebody has locked one of @len bytes from @start on. */
 static gboolean
-probe_bytes(int fd, const char *path, off_t start, off_t len, VmrLock *lock,
-            GError **error)
+probe(int fd, const char *path, off_t first, off_t bytes, VmrLock *lock,
+      GError **error)
 {
     /* a write lock would conflict with QEMU's read lock; it is asked about
      * only, never taken, so a QEMU that starts meanwhile is not disturbed */
     struct flock probe = {
         .l_type = F_WRLCK,
         .l_whence = SEEK_SET,
-        .l_start = start,
-        .l_len = len,
+        .l_start = first,
+        .l_len = bytes,
     };
     struct stat st;
 
@@ -78,13 +80,13 @@ probe_bytes(int fd, const char *path, off_t start, off_t len, VmrLock *lock,
 gboolean
 vmr_lock_probe_fd(int fd, const char *path, VmrLock *lock, GError **error)
 {
-    return probe_bytes(fd, path, QEMU_WRITE_BYTE, 1, lock, error);
+    return probe(fd, path, QEMU_WRITE_BYTE, 1, lock, error);
 }
 
 gboolean
-vmr_lock_probe_any_fd(int fd, const char *path, VmrLock *lock, GError **error)
+vmr_lock_probe_use_fd(int fd, const char *path, VmrLock *lock, GError **error)
 {
-    return probe_bytes(fd, path, QEMU_FIRST_BYTE, QEMU_N_BYTES, lock, error);
+    return probe(fd, path, QEMU_FIRST_BYTE, QEMU_BYTES, lock, error);
 }
 
 gboolean

@@ -26,9 +26,8 @@ gboolean vmr_lock_probe(const char *path, VmrLock *lock, GError **error);
 gboolean vmr_lock_probe_fd(int fd, const char *path, VmrLock *lock,
                            GError **error);
 
-/* Whether a QEMU has it open at all, as the backing file of another image for
- * one: WRITER, if so. */
-gboolean vmr_lock_probe_any_fd(int fd, const char *path, VmrLock *lock,
+/* Whether a QEMU has it open at all, for reading, too: WRITER if one has. */
+gboolean vmr_lock_probe_use_fd(int fd, const char *path, VmrLock *lock,
                                GError **error);
 
 /* "free", "writer" or "unknown"; static. */

@@ -1,0 +1,310 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* Filling the destination: in which order, so that it is at no moment taken for
+ * what it is not. It is marked incomplete, gets the bulk of the data and, once
+ * those are on stable storage, its beginning; then it is marked complete. */
+
+#define _GNU_SOURCE 1 /* fallocate */
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <linux/fs.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "copymark.h"
+#include "error.h"
+#include "sparse_priv.h"
+
+/* A device is zeroed in steps, between which the copy can be cancelled. */
+#define ZERO_STEP (16u * 1024u * 1024u)
+
+static gboolean
+set_mark(VmrSparse *copy, VmrCopymarkState state, GError **error)
+{
+    VmrCopymark mark = {.state = state};
+    const VmrSparseFiles *files = &copy->files;
+    struct stat st;
+
+    if (state == VMR_COPYMARK_COMPLETE) {
+        if (fstat(files->out, &st) < 0) {
+            vmr_error_set_errno(error, errno, "look at", copy->destination);
+            return FALSE;
+        }
+        vmr_copymark_complete(&mark, &files->in_st, &st,
+                              copy->report.checksum);
+    }
+    return vmr_copymark_set(files->out, copy->destination, &mark, error);
+}
+
+static gboolean
+lock_destination(VmrSparse *copy, GError **error)
+{
+    for (;;) {
+        if (!vmr_sparse_files_try_lock(&copy->files, &copy->locked, error) ||
+            vmr_sparse_check_cancelled(copy, error))
+            return FALSE;
+        if (copy->locked)
+            return TRUE;
+        g_usleep(VMR_SPARSE_STOP_SLICE);
+    }
+}
+
+/* Read the destination back, from the storage, and compare. */
+static gboolean
+verify(VmrSparse *copy, const char *checksum, gboolean *same, GError **error)
+{
+    const VmrSparseFiles *files = &copy->files;
+    char text[VMR_SPARSE_CHECKSUM_LENGTH + 1];
+    VmrSparseSum sum;
+
+    if (!vmr_sparse_read_sum(copy, copy->destination, files->out,
+                             files->out_direct, files->size, TRUE, &sum, error))
+        return FALSE;
+    vmr_sparse_sum_format(sum, files->size, text);
+    *same = strcmp(text, checksum) == 0;
+    return TRUE;
+}
+
+/* Whether somebody has copied just this already, and completely. */
+static gboolean
+is_there_already(VmrSparse *copy, gboolean *there, GError **error)
+{
+    const VmrSparseFiles *files = &copy->files;
+    VmrCopymark mark;
+    struct stat st;
+
+    *there = FALSE;
+    if (fstat(files->out, &st) < 0) {
+        vmr_error_set_errno(error, errno, "look at", copy->destination);
+        return FALSE;
+    }
+    if (!vmr_copymark_get(files->out, copy->destination, &mark, error))
+        return FALSE;
+    if (!vmr_copymark_fits(&mark, &files->in_st, &st))
+        return TRUE;
+    if (copy->verify &&
+        (!mark.checksum[0] || !verify(copy, mark.checksum, there, error)))
+        return mark.checksum[0] == '\0';
+    *there = *there || !copy->verify;
+    if (*there) {
+        g_strlcpy(copy->report.checksum, mark.checksum,
+                  sizeof(copy->report.checksum));
+        copy->report.verified = copy->verify;
+    }
+    return TRUE;
+}
+
+/* Write zeros over @len bytes of a device at @offset; at best by having it forget
+ * them. */
+static gboolean
+zero_device(const VmrSparseFiles *files, guint64 offset, guint64 len)
+{
+    g_autofree guint8 *zeros = NULL;
+    guint64 range[2] = {offset, len};
+
+    if (fallocate(files->out, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                  (off_t)offset, (off_t)len) == 0 ||
+        ioctl(files->out, BLKZEROOUT, range) == 0)
+        return TRUE;
+    zeros = g_malloc0(len);
+    return vmr_sparse_write_full(files->out, zeros, len, offset);
+}
+
+/* What is a hole of the source must read as zeros on a device. */
+static gboolean
+zero_holes(VmrSparse *copy, GError **error)
+{
+    const VmrSparseFiles *files = &copy->files;
+    guint64 at = 0;
+
+    while (at < files->size) {
+        VmrSparseRange data;
+
+        if (!vmr_sparse_next_data(files->in, at, files->size, &data)) {
+            vmr_error_set_errno(error, errno, "look for data of",
+                                copy->source);
+            return FALSE;
+        }
+        while (at < data.offset) {
+            guint64 step = MIN(data.offset - at, ZERO_STEP);
+
+            if (vmr_sparse_check_cancelled(copy, error))
+                return FALSE;
+            if (!zero_device(files, at, step)) {
+                vmr_sparse_set_io_error(error, errno, "zero",
+                                        copy->destination, at);
+                return FALSE;
+            }
+            at += step;
+        }
+        at = data.offset + data.length;
+    }
+    return TRUE;
+}
+
+/* Have the destination be nothing but a hole of the right size. */
+static gboolean
+empty_destination(VmrSparse *copy, GError **error)
+{
+    const VmrSparseFiles *files = &copy->files;
+
+    if (files->out_is_block)
+        return zero_holes(copy, error);
+    if (ftruncate(files->out, 0) == 0 &&
+        ftruncate(files->out, (off_t)files->size) == 0)
+        return TRUE;
+    vmr_error_set_errno(error, errno, "set the size of", copy->destination);
+    return FALSE;
+}
+
+static gboolean
+sync_file(VmrSparse *copy, int (*sync)(int fd), GError **error)
+{
+    if (sync(copy->files.out) == 0)
+        return TRUE;
+    vmr_error_set_errno(error, errno, "write back", copy->destination);
+    return FALSE;
+}
+
+/* Whether both files share their data from here on. */
+static gboolean
+try_reflink(VmrSparse *copy)
+{
+    const VmrSparseFiles *files = &copy->files;
+
+    if (!copy->reflink || (copy->deny & (1u << VMR_SPARSE_METHOD_REFLINK)) ||
+        ioctl(files->out, FICLONE, files->in) != 0)
+        return FALSE;
+    return ftruncate(files->out, (off_t)files->size) == 0;
+}
+
+static gboolean
+fill_by_reflink(VmrSparse *copy, GError **error)
+{
+    copy->report.method = VMR_SPARSE_METHOD_REFLINK;
+    copy->has_head = TRUE;
+    if (!vmr_sparse_files_check_source(&copy->files, error))
+        return FALSE;
+    /* nothing was read, so there is no checksum unless one is needed */
+    return !copy->verify ||
+           vmr_sparse_read_sum(copy, copy->source, copy->files.in,
+                               copy->files.in_direct, copy->files.size, FALSE,
+                               &copy->sum, error);
+}
+
+static gboolean
+fill_by_copying(VmrSparse *copy, GError **error)
+{
+    const VmrSparseFiles *files = &copy->files;
+    guint64 bytes;
+
+    if (!vmr_sparse_count(copy, files->in, copy->source, files->size, &bytes,
+                          error) ||
+        !vmr_sparse_files_check_space(files, bytes, error))
+        return FALSE;
+    __atomic_store_n(&copy->end, copy->verify ? 2 * bytes : bytes,
+                     __ATOMIC_RELAXED);
+    if (!empty_destination(copy, error) || !vmr_sparse_move(copy, error) ||
+        !sync_file(copy, fdatasync, error) ||
+        !vmr_sparse_files_check_source(files, error) ||
+        vmr_sparse_check_cancelled(copy, error))
+        return FALSE;
+    copy->has_head = TRUE;
+    if (!vmr_sparse_move_head(copy, error) ||
+        !vmr_sparse_files_check_source(files, error))
+        return FALSE;
+    copy->report.copied = bytes;
+    return TRUE;
+}
+
+/* The folder, too, must know of a file that was created. */
+static gboolean
+sync_folder(VmrSparse *copy, GError **error)
+{
+    if (!copy->files.created || fsync(copy->files.folder) == 0)
+        return TRUE;
+    vmr_error_set_errno(error, errno, "write back the folder of",
+                        copy->destination);
+    return FALSE;
+}
+
+static gboolean
+verify_destination(VmrSparse *copy, GError **error)
+{
+    if (!copy->verify)
+        return TRUE;
+    if (!verify(copy, copy->report.checksum, &copy->report.verified, error))
+        return FALSE;
+    if (copy->report.verified)
+        return TRUE;
+    g_set_error(error, VMR_ERROR, VMR_ERROR_IO,
+                "'%s' does not read as it was written: its storage is broken",
+                copy->destination);
+    return FALSE;
+}
+
+gboolean
+vmr_sparse_fill(VmrSparse *copy, GError **error)
+{
+    VmrSparseFiles *files = &copy->files;
+    gboolean there;
+
+    if (!lock_destination(copy, error) ||
+        !vmr_sparse_files_look(files, error) ||
+        !is_there_already(copy, &there, error))
+        return FALSE;
+    copy->report.size = files->size;
+    if (there)
+        return TRUE;
+    copy->filling = TRUE;
+    if (!set_mark(copy, VMR_COPYMARK_INCOMPLETE, error) ||
+        !(try_reflink(copy) ? fill_by_reflink(copy, error)
+                            : fill_by_copying(copy, error)) ||
+        !sync_file(copy, fsync, error))
+        return FALSE;
+    if (copy->report.copied > 0 || copy->verify ||
+        copy->report.method != VMR_SPARSE_METHOD_REFLINK)
+        vmr_sparse_sum_format(copy->sum, files->size, copy->report.checksum);
+    return verify_destination(copy, error) &&
+           set_mark(copy, VMR_COPYMARK_COMPLETE, error) &&
+           sync_file(copy, fsync, error) && sync_folder(copy, error);
+}
+
+/* Take the beginning of an incomplete copy away again: a header in front of
+ * data that are missing or wrong would make it an image. */
+static void
+spoil(const VmrSparse *copy, GError **error)
+{
+    g_autofree guint8 *zeros = NULL;
+    gsize len = MIN(copy->files.size, VMR_SPARSE_HEAD);
+
+    if (!copy->has_head)
+        return;
+    zeros = g_malloc0(len);
+    if (!vmr_sparse_write_full(copy->files.out, zeros, len, 0))
+        vmr_error_note(error, "its beginning could not be taken away: %s",
+                       g_strerror(errno));
+}
+
+void
+vmr_sparse_fill_undo(VmrSparse *copy, GError **error)
+{
+    g_autoptr(GError) failed = NULL;
+
+    /* what is locked by another one is its own */
+    if (!copy->locked)
+        return;
+    if (copy->files.created) {
+        if (vmr_sparse_files_remove(&copy->files, &failed))
+            return;
+        vmr_error_note(error, "%s", failed->message);
+    }
+    if (!copy->filling)
+        return;
+    vmr_error_note(error, "'%s' is left incomplete", copy->destination);
+    vmr_error_mark_partial(error);
+    spoil(copy, error);
+}

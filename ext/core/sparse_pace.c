@@ -1,0 +1,230 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+#include "sparse_pace.h"
+
+
+#define KIB 1024u
+#define MS  G_TIME_SPAN_MILLISECOND
+
+typedef struct {
+    guint depth;
+    guint block;
+} Level;
+
+/* From the gentlest on; each has about twice as much under way as the one before. */
+static const Level level_table[] = {
+    {1, 128 * KIB}, {2, 128 * KIB},  {2, 256 * KIB}, {4, 256 * KIB},
+    {4, 512 * KIB}, {8, 512 * KIB}, {8, 1024 * KIB},
+};
+
+#define LEVEL_ALONE   (G_N_ELEMENTS(level_table) - 1)
+#define LEVEL_COMPANY 2 /* at most, while there is somebody else */
+#define LEVEL_UNKNOWN 3 /* at most, where that cannot be told */
+
+static const Level full_level = {16, 1024 * KIB};
+
+/* How long to keep still, and how often. */
+#define STILL_TIME     (8 * MS)
+#define STILL_INTERVAL (500 * MS)
+
+/* So many requests of others in that time are company: less is what any host
+ * does by itself. */
+#define COMPANY_REQUESTS 2
+
+/* How often the level changes by one, up or down. */
+#define STEP_INTERVAL (20 * MS)
+
+/* Requests that take so much longer than they did are queued behind others. */
+#define SLOW_FACTOR 2.0
+#define FINE_FACTOR 1.4
+
+typedef enum { PHASE_RUN, PHASE_DRAIN, PHASE_STILL } Phase;
+
+struct VmrSparsePacer {
+    VmrSparsePace pace;
+    VmrDiskload *load; /* NULL: not known */
+    GMutex mutex;      /* guards what follows */
+    Phase phase;
+    gint64 phase_end;  /* µs: when to go on to the next one */
+    guint64 done;      /* requests of the disks when it became still */
+    gboolean company;
+    guint level;
+    gint64 next_step;  /* µs: when the level may change again */
+    guint active;      /* requests under way */
+    double mean;       /* µs that requests of this level take, 0: not known */
+    double best[G_N_ELEMENTS(level_table)]; /* the least that it has been */
+};
+
+VmrSparsePacer *
+vmr_sparse_pacer_new(VmrSparsePace pace, VmrDiskload *load)
+{
+    VmrSparsePacer *pacer = g_new0(VmrSparsePacer, 1);
+
+    g_mutex_init(&pacer->mutex);
+    pacer->pace = pace;
+    pacer->load = load;
+    pacer->phase = load ? PHASE_DRAIN : PHASE_RUN;
+    pacer->phase_end = G_MAXINT64;
+    pacer->level = LEVEL_COMPANY;
+    return pacer;
+}
+
+void
+vmr_sparse_pacer_free(VmrSparsePacer *pacer)
+{
+    if (!pacer)
+        return;
+    vmr_diskload_free(pacer->load);
+    g_mutex_clear(&pacer->mutex);
+    g_free(pacer);
+}
+
+static void
+set_level(VmrSparsePacer *pacer, guint level, gint64 now)
+{
+    pacer->level = level;
+    pacer->mean = 0;
+    pacer->next_step = now + STEP_INTERVAL;
+}
+
+/* The disks could be looked at no more: go on without. */
+static void
+lose_sight(VmrSparsePacer *pacer)
+{
+    g_clear_pointer(&pacer->load, vmr_diskload_free);
+    pacer->phase = PHASE_RUN;
+    pacer->phase_end = G_MAXINT64;
+}
+
+static void
+begin_still(VmrSparsePacer *pacer, gint64 now)
+{
+    guint64 under_way;
+
+    if (!vmr_diskload_get(pacer->load, &pacer->done, &under_way)) {
+        lose_sight(pacer);
+        return;
+    }
+    pacer->phase = PHASE_STILL;
+    pacer->phase_end = now + STILL_TIME;
+}
+
+static void
+end_still(VmrSparsePacer *pacer, gint64 now)
+{
+    guint64 done;
+    guint64 under_way;
+
+    if (!vmr_diskload_get(pacer->load, &done, &under_way)) {
+        lose_sight(pacer);
+        return;
+    }
+    pacer->company = done - pacer->done + under_way >= COMPANY_REQUESTS;
+    pacer->phase = PHASE_RUN;
+    pacer->phase_end = now + STILL_INTERVAL;
+    if (pacer->company && pacer->level > LEVEL_COMPANY)
+        set_level(pacer, LEVEL_COMPANY, now);
+}
+
+static void
+next_phase(VmrSparsePacer *pacer, gint64 now)
+{
+    switch (pacer->phase) {
+    case PHASE_RUN:
+        if (now >= pacer->phase_end)
+            pacer->phase = PHASE_DRAIN;
+        break;
+    case PHASE_STILL:
+        if (now >= pacer->phase_end)
+            end_still(pacer, now);
+        break;
+    case PHASE_DRAIN:
+        break;
+    }
+    if (pacer->phase == PHASE_DRAIN && pacer->active == 0)
+        begin_still(pacer, now);
+}
+
+/* As far as the level may rise by itself. */
+static guint
+highest_level(const VmrSparsePacer *pacer)
+{
+    if (!pacer->load)
+        return LEVEL_UNKNOWN;
+    return pacer->company ? LEVEL_COMPANY : LEVEL_ALONE;
+}
+
+/* Rise or fall by one. Alone, how long a request takes is the copy's own doing,
+ * and no reason to fall. */
+static void
+step(VmrSparsePacer *pacer, gint64 now)
+{
+    double best = pacer->best[pacer->level];
+    gboolean alone = pacer->load && !pacer->company;
+
+    if (now < pacer->next_step || pacer->mean <= 0)
+        return;
+    if (!alone && pacer->level > 0 && pacer->mean > SLOW_FACTOR * best)
+        set_level(pacer, pacer->level - 1, now);
+    else if (pacer->level < highest_level(pacer) &&
+             (alone || pacer->mean < FINE_FACTOR * best))
+        set_level(pacer, pacer->level + 1, now);
+}
+
+void
+vmr_sparse_pacer_get(VmrSparsePacer *pacer, gint64 now, guint *depth,
+                     guint *block)
+{
+    const Level *level = &full_level;
+    gboolean still = FALSE;
+
+    g_mutex_lock(&pacer->mutex);
+    if (pacer->pace == VMR_SPARSE_PACE_AUTO) {
+        next_phase(pacer, now);
+        step(pacer, now);
+        still = pacer->phase != PHASE_RUN;
+        level = &level_table[pacer->level];
+    }
+    g_mutex_unlock(&pacer->mutex);
+    *depth = still ? 0 : level->depth;
+    *block = level->block;
+}
+
+void
+vmr_sparse_pacer_begin(VmrSparsePacer *pacer)
+{
+    g_mutex_lock(&pacer->mutex);
+    pacer->active++;
+    g_mutex_unlock(&pacer->mutex);
+}
+
+void
+vmr_sparse_pacer_end(VmrSparsePacer *pacer, guint bytes, gint64 latency,
+                     gint64 now)
+{
+    g_mutex_lock(&pacer->mutex);
+    pacer->active--;
+    /* shorter requests, of the last level or of a short extent, tell nothing */
+    if (bytes == level_table[pacer->level].block) {
+        double *best = &pacer->best[pacer->level];
+
+        pacer->mean = pacer->mean > 0
+                          ? 0.9 * pacer->mean + 0.1 * (double)latency
+                          : (double)latency;
+        if (*best <= 0 || pacer->mean < *best)
+            *best = pacer->mean;
+    }
+    next_phase(pacer, now);
+    g_mutex_unlock(&pacer->mutex);
+}
+
+gboolean
+vmr_sparse_pacer_has_company(VmrSparsePacer *pacer)
+{
+    gboolean company;
+
+    g_mutex_lock(&pacer->mutex);
+    company = pacer->company;
+    g_mutex_unlock(&pacer->mutex);
+    return company;
+}
