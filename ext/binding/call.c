@@ -4,6 +4,16 @@
 
 #include "errors.h"
 
+/* What Python has to say while the engine waits; once it has raised something
+ * only signal handlers are asked. 0, or -1 with an exception. */
+static int
+ask_python(Call *call)
+{
+    if (PyErr_CheckSignals() < 0)
+        return -1;
+    return call->tick && !call->raised ? call->tick(call->tick_data) : 0;
+}
+
 /* The engine asks, in the thread that called it, how many signal handlers have
  * raised something. Outside of the main thread none ever runs. */
 static int
@@ -12,7 +22,7 @@ call_interruptions(gpointer data)
     Call *call = data;
 
     PyEval_RestoreThread(call->thread);
-    if (PyErr_CheckSignals() < 0) {
+    if (ask_python(call) < 0) {
         call->interruptions++;
         if (call->raised)
             PyErr_Clear();

@@ -25,6 +25,8 @@ typedef struct {
     PyThreadState *thread; /* of the caller, while the GIL is released */
     PyObject *raised;      /* by the first signal handler that did; owned */
     int interruptions;     /* how many did */
+    int (*tick)(gpointer data); /* NULL, or with the GIL at each look for */
+    gpointer tick_data;         /* signals: 0, or -1 with an exception */
 } Call;
 
 /* Release the GIL for a call that may take @timeout seconds, negative: any

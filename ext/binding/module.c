@@ -2,6 +2,7 @@
 
 #include "module.h"
 
+#include "copy_type.h"
 #include "errors.h"
 #include "functions.h"
 #include "moving.h"
@@ -40,6 +41,8 @@ static int
 module_exec(PyObject *module)
 {
     if (errors_setup(module) < 0 || snapshot_setup_types(module) < 0 ||
+        copy_setup_types(module) < 0 ||
+        PyModule_AddFunctions(module, copy_functions) < 0 ||
         PyModule_AddFunctions(module, moving_table) < 0 ||
         PyModule_AddFunctions(module, recovery_table) < 0)
         return -1;
@@ -59,6 +62,9 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->snapshot_type);
     Py_VISIT(state->disk_type);
     Py_VISIT(state->progress_type);
+    Py_VISIT(state->copy_type);
+    Py_VISIT(state->copy_progress_type);
+    Py_VISIT(state->copy_report_type);
     for (gsize i = 0; i < G_N_ELEMENTS(state->error_types); i++)
         Py_VISIT(state->error_types[i]);
     return 0;
@@ -72,6 +78,9 @@ module_clear(PyObject *module)
     Py_CLEAR(state->snapshot_type);
     Py_CLEAR(state->disk_type);
     Py_CLEAR(state->progress_type);
+    Py_CLEAR(state->copy_type);
+    Py_CLEAR(state->copy_progress_type);
+    Py_CLEAR(state->copy_report_type);
     for (gsize i = 0; i < G_N_ELEMENTS(state->error_types); i++)
         Py_CLEAR(state->error_types[i]);
     return 0;

@@ -27,6 +27,9 @@ typedef struct {
     PyTypeObject *snapshot_type; /* MirrorSnapshot */
     PyTypeObject *disk_type;     /* MirrorDisk */
     PyTypeObject *progress_type; /* DiskProgress */
+    PyTypeObject *copy_type;     /* Copy */
+    PyTypeObject *copy_progress_type; /* CopyProgress */
+    PyTypeObject *copy_report_type;   /* CopyReport */
     PyObject *error_types[VMR_ERROR_LAST];
 } ModuleState;
 

@@ -2,7 +2,7 @@
 # The C extension: see ext/binding. Docstrings are there.
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Final, Literal, Protocol, Self, TypeAlias, final
 
@@ -39,6 +39,8 @@ _DiskState: TypeAlias = Literal[
     "aborted",
     "failed",
 ]
+_Pace: TypeAlias = Literal["auto", "full"]
+_Method: TypeAlias = Literal["none", "reflink", "io_uring", "copy_file_range", "threads"]
 
 @final
 class MirrorDisk(
@@ -117,6 +119,92 @@ class MirrorSnapshot:
     @property
     def snapshot(self) -> libvirt.virDomainSnapshot: ...
 
+@final
+class CopyProgress(structseq[Any], tuple[int, int]):
+    __match_args__: Final = ("current", "end")
+    @property
+    def current(self) -> int: ...
+    @property
+    def end(self) -> int: ...
+
+@final
+class CopyReport(structseq[Any], tuple[str, str, int, int, float, str | None, _Method, bool]):
+    __match_args__: Final = (
+        "source",
+        "destination",
+        "size",
+        "copied",
+        "seconds",
+        "checksum",
+        "method",
+        "verified",
+    )
+    @property
+    def source(self) -> str: ...
+    @property
+    def destination(self) -> str: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def copied(self) -> int: ...
+    @property
+    def seconds(self) -> float: ...
+    @property
+    def checksum(self) -> str | None: ...
+    @property
+    def method(self) -> _Method: ...
+    @property
+    def verified(self) -> bool: ...
+
+@final
+class Copy:
+    @classmethod
+    def start(
+        cls,
+        source: _Path,
+        destination: _Path,
+        *,
+        pace: _Pace = "auto",
+        bandwidth: int = 0,
+        reflink: bool = True,
+        verify: bool = False,
+        overwrite: bool = False,
+    ) -> Self: ...
+    def progress(self) -> CopyProgress: ...
+    def cancel(self) -> None: ...
+    def wait(self, timeout: float | None = None) -> CopyReport: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> Literal[False]: ...
+    @property
+    def source(self) -> str: ...
+    @property
+    def destination(self) -> str: ...
+    @property
+    def done(self) -> bool: ...
+    @property
+    def bandwidth(self) -> int: ...
+    @bandwidth.setter
+    def bandwidth(self, value: int) -> None: ...
+
+def copy(
+    source: _Path,
+    destination: _Path,
+    *,
+    pace: _Pace = "auto",
+    bandwidth: int = 0,
+    reflink: bool = True,
+    verify: bool = False,
+    overwrite: bool = False,
+    timeout: float | None = None,
+    on_progress: Callable[[CopyProgress], object] | None = None,
+) -> CopyReport: ...
+def checksum(path: _Path) -> str: ...
 def snapshotCreateXML(dom: _Domain, xml: str, flags: int = 0) -> libvirt.virDomainSnapshot: ...
 def snapshotDelete(snap: libvirt.virDomainSnapshot, flags: int = 0) -> int: ...
 def snapshotGetXMLDesc(snap: libvirt.virDomainSnapshot, flags: int = 0) -> str: ...

@@ -59,7 +59,14 @@ def test_reference_has_nothing_that_is_not_there():
 
 @pytest.mark.parametrize(
     "thing",
-    [virmirror.MirrorSnapshot, virmirror.MirrorDisk, virmirror.DiskProgress],
+    [
+        virmirror.MirrorSnapshot,
+        virmirror.MirrorDisk,
+        virmirror.DiskProgress,
+        virmirror.Copy,
+        virmirror.CopyProgress,
+        virmirror.CopyReport,
+    ],
     ids=lambda thing: thing.__name__,
 )
 def test_reference_has_every_member(thing):
