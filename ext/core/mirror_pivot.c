@@ -9,6 +9,7 @@
 
 #include "autofd.h"
 #include "chain.h"
+#include "copymark.h"
 #include "error.h"
 #include "imagefile.h"
 #include "lockprobe.h"
@@ -192,6 +193,23 @@ free_strv(gpointer paths)
     g_strfreev(paths);
 }
 
+/* A copy that was begun by us and not ended is no layer for a guest. */
+static gboolean
+check_complete(int fd, const char *path, GError **error)
+{
+    VmrCopymark mark;
+
+    if (!vmr_copymark_get(fd, path, &mark, error))
+        return FALSE;
+    if (mark.state != VMR_COPYMARK_INCOMPLETE)
+        return TRUE;
+    g_set_error(error, VMR_ERROR, VMR_ERROR_IMAGE,
+                "'%s' is a copy that was not completed: copy it again, over "
+                "what is there",
+                path);
+    return FALSE;
+}
+
 static gboolean
 sync_paths(gpointer data, GError **error)
 {
@@ -201,7 +219,7 @@ sync_paths(gpointer data, GError **error)
         struct stat st;
         vmr_autofd fd = vmr_imagefile_open(paths[i], &st, error);
 
-        if (fd < 0)
+        if (fd < 0 || !check_complete(fd, paths[i], error))
             return FALSE;
         if (fsync(fd) != 0) {
             vmr_error_set_errno(error, errno, "write back", paths[i]);

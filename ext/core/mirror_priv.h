@@ -97,7 +97,8 @@ gboolean vmr_mirror_check_pivotable(VmrMirror *mirror, const VmrWait *wait,
                                     GError **error);
 
 /* Have the copied layers on stable storage before the guest depends on them:
- * whoever copied them may not have seen to it. */
+ * whoever copied them may not have seen to it. Errors: IMAGE (one was begun by
+ * virmirror and not completed), IO. */
 gboolean vmr_mirror_sync_copies(VmrMirror *mirror, const VmrWait *wait,
                                 GError **error);
 

@@ -41,11 +41,16 @@ temporary_folder(void)
 FakeFiles *
 fake_files_new(void)
 {
+    return fake_files_new_in(temporary_folder());
+}
+
+FakeFiles *
+fake_files_new_in(const char *parent)
+{
     static const char *const sides[] = {"old", "new"};
     FakeFiles *files = g_new0(FakeFiles, 1);
 
-    files->folder = g_build_filename(temporary_folder(),
-                                     "virmirror-XXXXXX", NULL);
+    files->folder = g_build_filename(parent, "virmirror-XXXXXX", NULL);
     g_assert_nonnull(g_mkdtemp(files->folder));
     for (gsize i = 0; i < G_N_ELEMENTS(sides); i++) {
         g_autofree char *folder = fake_files_path(files, sides[i], NULL);

@@ -24,6 +24,9 @@ typedef struct {
 /* Make all of it in a new folder. */
 FakeFiles *fake_files_new(void);
 
+/* The same in a folder below @parent, not in memory. */
+FakeFiles *fake_files_new_in(const char *parent);
+
 /* Remove it with all that is there by then. */
 void fake_files_free(FakeFiles *files);
 
