@@ -127,6 +127,18 @@ errors_raise_code(const ModuleState *state, VmrErrorCode code,
     errors_raise(state, error);
 }
 
+PyObject *
+errors_make(const ModuleState *state, const char *reason, const char *text)
+{
+    for (int code = 0; code < VMR_ERROR_LAST; code++) {
+        if (!g_str_equal(reason, vmr_error_code_name(code)))
+            continue;
+        errors_raise_code(state, code, "%s", text);
+        return errors_take();
+    }
+    return PyErr_Format(PyExc_ValueError, "no such reason: '%s'", reason);
+}
+
 /* PyErr_GetRaisedException() and PyErr_SetRaisedException(), which the limited
  * API has from Python 3.12 on. */
 PyObject *

@@ -33,4 +33,9 @@ void errors_restore(PyObject *exception);
  * that a traceback shows both. */
 void errors_chain(PyObject *exception, PyObject *context);
 
+/* The exception that errors_raise_code() would raise, for the reason named
+ * @reason ("busy"); NULL with another exception: no such reason. */
+PyObject *errors_make(const ModuleState *state, const char *reason,
+                      const char *text);
+
 G_END_DECLS

@@ -5,6 +5,7 @@
 #include "copy_type.h"
 #include "errors.h"
 #include "functions.h"
+#include "marks.h"
 #include "moving.h"
 #include "recovery.h"
 #include "snapshot_type.h"
@@ -43,6 +44,7 @@ module_exec(PyObject *module)
     if (errors_setup(module) < 0 || snapshot_setup_types(module) < 0 ||
         copy_setup_types(module) < 0 ||
         PyModule_AddFunctions(module, copy_functions) < 0 ||
+        PyModule_AddFunctions(module, marks_table) < 0 ||
         PyModule_AddFunctions(module, moving_table) < 0 ||
         PyModule_AddFunctions(module, recovery_table) < 0)
         return -1;

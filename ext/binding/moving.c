@@ -6,6 +6,7 @@
 #include "call.h"
 #include "errors.h"
 
+#include "../core/live.h"
 #include "../core/moveplan.h"
 
 /* @text as str, or None; new reference. */
@@ -225,6 +226,109 @@ moving_remove(PyObject *module, PyObject *args, PyObject *keywords)
     Py_RETURN_NONE;
 }
 
+/* Paths of a disk's chain as a list, top first; new reference. */
+static PyObject *
+chain_to_list(const VmrDomDisk *disk)
+{
+    g_autoptr(PyObject) list = PyList_New(0);
+
+    for (guint i = 0; list && i < disk->chain->len; i++) {
+        const VmrLayer *layer = g_ptr_array_index(disk->chain, i);
+        g_autoptr(PyObject) path = text_or_none(layer->path);
+
+        if (!path || PyList_Append(list, path) < 0)
+            return NULL;
+    }
+    return g_steal_pointer(&list);
+}
+
+PyDoc_STRVAR(
+    moving_chains_doc,
+    "_disk_chains($module, /, dom)\n"
+    "--\n\n"
+    "The paths of each disk's chain, top first, by target name.\n"
+    "\n"
+    "*dom* is a libvirt.virDomain that runs. Raises StateError, MirrorError.\n"
+    "Calls virDomainGetXMLDesc.");
+
+static PyObject *
+moving_chains(PyObject *module, PyObject *args, PyObject *keywords)
+{
+    static char *names[] = {"dom", NULL};
+    const ModuleState *state = module_get_state(module);
+    g_auto(DomainArg) dom = {.state = state};
+    g_autoptr(VmrDomXml) live = NULL;
+    g_autoptr(PyObject) chains = NULL;
+    Call call;
+
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "O&:_disk_chains", names,
+                                     arg_domain, &dom))
+        return NULL;
+    call_enter(&call, -1);
+    live = vmr_live_read(dom.domain, &call.wait, &call.error);
+    if (call_leave(&call, state) < 0)
+        return NULL;
+    chains = PyDict_New();
+    for (guint i = 0; chains && i < live->disks->len; i++) {
+        const VmrDomDisk *disk = g_ptr_array_index(live->disks, i);
+        g_autoptr(PyObject) chain = chain_to_list(disk);
+
+        if (!chain || PyDict_SetItemString(chains, disk->target, chain) < 0)
+            return NULL;
+    }
+    return g_steal_pointer(&chains);
+}
+
+PyDoc_STRVAR(
+    moving_backing_doc,
+    "_image_backing($module, /, path, format)\n"
+    "--\n\n"
+    "The backing name and its format, as the header of an image has them.\n"
+    "\n"
+    "*path* is the image, *format* 'qcow2' or 'raw'. Both are None where there is\n"
+    "no backing file. Raises ImageError, NotFoundError, StorageError.");
+
+static PyObject *
+moving_backing(PyObject *module, PyObject *args, PyObject *keywords)
+{
+    static char *names[] = {"path", "format", NULL};
+    g_autofree char *path = NULL;
+    g_autoptr(VmrImage) image = NULL;
+    const char *format;
+    Call call;
+
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "O&s:_image_backing",
+                                     names, arg_path, &path, &format))
+        return NULL;
+    call_enter(&call, -1);
+    image = vmr_image_read(path, format, &call.error);
+    if (call_leave(&call, module_get_state(module)) < 0)
+        return NULL;
+    return Py_BuildValue("(NN)", text_or_none(image->backing_name),
+                         text_or_none(image->backing_format));
+}
+
+PyDoc_STRVAR(moving_error_doc,
+             "_make_error($module, /, reason, text)\n"
+             "--\n\n"
+             "The exception that the engine would raise, with libvirt's code.\n"
+             "\n"
+             "*reason* is the kind of failure ('busy'), *text* what it says. Raises\n"
+             "ValueError for another reason.");
+
+static PyObject *
+moving_error(PyObject *module, PyObject *args, PyObject *keywords)
+{
+    static char *names[] = {"reason", "text", NULL};
+    const char *reason;
+    const char *text;
+
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "ss:_make_error", names,
+                                     &reason, &text))
+        return NULL;
+    return errors_make(module_get_state(module), reason, text);
+}
+
 #define FUNCTION(name, function, doc)                  \
     {                                                  \
         name, (PyCFunction)(void (*)(void))(function), \
@@ -236,5 +340,8 @@ PyMethodDef moving_table[] = {
     FUNCTION("_create_image", moving_create, moving_create_doc),
     FUNCTION("_rebase_image", moving_rebase, moving_rebase_doc),
     FUNCTION("_remove_file", moving_remove, moving_remove_doc),
+    FUNCTION("_disk_chains", moving_chains, moving_chains_doc),
+    FUNCTION("_image_backing", moving_backing, moving_backing_doc),
+    FUNCTION("_make_error", moving_error, moving_error_doc),
     {NULL, NULL, 0, NULL},
 };

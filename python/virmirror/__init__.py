@@ -66,6 +66,9 @@ from .errors import (
     StateError,
     StorageError,
 )
+from .jobs import LayerReport, PhaseReport, unfinished
+from .migration import DiskReport, Progress, Report, migrate, run, undo
+from .planning import DiskPlan, LayerPlan, Plan, plan
 from .recovery import DiskInspection, Inspection, Recovery, inspect, recover
 
 __version__ = "0.1.0"
@@ -82,13 +85,17 @@ __all__ = [
     "CopyProgress",
     "CopyReport",
     "DiskInspection",
+    "DiskPlan",
     "DiskProgress",
+    "DiskReport",
     "DivergedError",
     "ExistsError",
     "ImageError",
     "Inspection",
     "JobFailedError",
     "JournalError",
+    "LayerReport",
+    "LayerPlan",
     "MirrorDisk",
     "MirrorError",
     "MirrorSnapshot",
@@ -96,8 +103,12 @@ __all__ = [
     "NotFoundError",
     "NotReadyError",
     "NotSupportedError",
+    "Plan",
+    "Progress",
     "Recovery",
+    "Report",
     "SpecError",
+    "PhaseReport",
     "StateError",
     "StorageError",
     "__version__",
@@ -107,11 +118,16 @@ __all__ = [
     "checksum",
     "copy",
     "inspect",
+    "migrate",
+    "plan",
     "prepare_chain",
     "recover",
+    "run",
     "snapshotCreateXML",
     "snapshotDelete",
     "snapshotGetXMLDesc",
     "snapshot_xml",
     "start_event_loop",
+    "undo",
+    "unfinished",
 ]

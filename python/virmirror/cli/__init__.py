@@ -19,7 +19,7 @@ import libvirt
 
 import virmirror
 
-from . import disks, recovery, snapshots
+from . import disks, migration, recovery, snapshots
 from .syntax import CommandParser, Failure, not_empty
 
 __all__ = ["main"]
@@ -81,7 +81,12 @@ def _make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(
         title="commands", metavar="COMMAND", required=True, parser_class=CommandParser
     )
-    for command in (*snapshots.COMMANDS, *disks.COMMANDS, *recovery.COMMANDS):
+    for command in (
+        *migration.COMMANDS,
+        *snapshots.COMMANDS,
+        *disks.COMMANDS,
+        *recovery.COMMANDS,
+    ):
         sub = commands.add_parser(
             command.name,
             usage="%(prog)s " + "\n    ".join(command.usage),

@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+#include "marks.h"
+
+#include "args.h"
+#include "call.h"
+
+#include "../core/autofd.h"
+#include "../core/copymark.h"
+#include "../core/imagefile.h"
+
+/* What is asked, and answered, about one copy. */
+typedef struct {
+    const char *source; /* or NULL */
+    const char *destination;
+    struct stat source_st;
+    struct stat destination_st;
+    VmrCopymark mark; /* of destination */
+} Marked;
+
+/* Open the destination, and look at both; -1 is an error. */
+static int
+marked_open(Marked *marked, GError **error)
+{
+    vmr_autofd source_fd = -1;
+    vmr_autofd fd = -1;
+
+    if (marked->source) {
+        source_fd =
+            vmr_imagefile_open(marked->source, &marked->source_st, error);
+        if (source_fd < 0)
+            return -1;
+    }
+    fd = vmr_imagefile_open(marked->destination, &marked->destination_st,
+                            error);
+    if (fd < 0 ||
+        !vmr_copymark_get(fd, marked->destination, &marked->mark, error))
+        return -1;
+    return vmr_fd_steal(&fd);
+}
+
+static const char *
+look(Marked *marked, GError **error)
+{
+    vmr_autofd fd = marked_open(marked, error);
+
+    if (fd < 0)
+        return NULL;
+    switch (marked->mark.state) {
+    case VMR_COPYMARK_NONE:
+        return "none";
+    case VMR_COPYMARK_INCOMPLETE:
+        return "incomplete";
+    case VMR_COPYMARK_COMPLETE:
+    case VMR_COPYMARK_LAST:
+        break;
+    }
+    return vmr_copymark_fits(&marked->mark, &marked->source_st,
+                             &marked->destination_st)
+               ? "fits"
+               : "other";
+}
+
+PyDoc_STRVAR(
+    marks_state_doc,
+    "_copy_state($module, /, source, destination)\n"
+    "--\n\n"
+    "What the mark of a file says: 'fits', 'incomplete', 'other' or 'none'.\n"
+    "\n"
+    "'fits': *destination* is a complete copy of *source*, and neither has changed\n"
+    "since. Raises NotFoundError, ImageError, StorageError.");
+
+static PyObject *
+marks_state(PyObject *module, PyObject *args, PyObject *keywords)
+{
+    static char *names[] = {"source", "destination", NULL};
+    g_autofree char *source = NULL;
+    g_autofree char *destination = NULL;
+    Marked marked = {0};
+    const char *state;
+    Call call;
+
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "O&O&:_copy_state", names,
+                                     arg_path, &source, arg_path,
+                                     &destination))
+        return NULL;
+    marked.source = source;
+    marked.destination = destination;
+    call_enter(&call, -1);
+    state = look(&marked, &call.error);
+    if (call_leave(&call, module_get_state(module)) < 0)
+        return NULL;
+    return PyUnicode_FromString(state);
+}
+
+/* Put a mark on the destination: with a source the one that is there, as COMPLETE,
+ * for the destination as it is now; else INCOMPLETE, or (@unmark) none. */
+static gboolean
+mark(Marked *marked, gboolean unmark, GError **error)
+{
+    vmr_autofd fd = marked_open(marked, error);
+    VmrCopymark then = {.state = unmark ? VMR_COPYMARK_NONE
+                                        : VMR_COPYMARK_INCOMPLETE};
+
+    if (fd < 0)
+        return FALSE;
+    if (marked->source)
+        vmr_copymark_complete(&then, &marked->source_st,
+                              &marked->destination_st, marked->mark.checksum);
+    return vmr_copymark_set(fd, marked->destination, &then, error);
+}
+
+PyDoc_STRVAR(
+    marks_mark_doc,
+    "_mark_copy($module, /, destination, source=None, unmark=False)\n"
+    "--\n\n"
+    "Mark a file as a copy: a complete one of *source*, or else one to be made.\n"
+    "\n"
+    "The checksum in the mark of *destination*, if any, stays; *unmark* takes the\n"
+    "mark away. Raises NotFoundError, ImageError, StorageError.");
+
+static PyObject *
+marks_mark(PyObject *module, PyObject *args, PyObject *keywords)
+{
+    static char *names[] = {"destination", "source", "unmark", NULL};
+    g_autofree char *source = NULL;
+    g_autofree char *destination = NULL;
+    Marked marked = {0};
+    int unmark = 0;
+    Call call;
+
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "O&|O&p:_mark_copy", names,
+                                     arg_path, &destination, arg_path_or_none,
+                                     &source, &unmark))
+        return NULL;
+    marked.source = source;
+    marked.destination = destination;
+    call_enter(&call, -1);
+    mark(&marked, unmark != 0, &call.error);
+    if (call_leave(&call, module_get_state(module)) < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+#define FUNCTION(name, function, doc)                  \
+    {                                                  \
+        name, (PyCFunction)(void (*)(void))(function), \
+            METH_VARARGS | METH_KEYWORDS, doc          \
+    }
+
+PyMethodDef marks_table[] = {
+    FUNCTION("_copy_state", marks_state, marks_state_doc),
+    FUNCTION("_mark_copy", marks_mark, marks_mark_doc),
+    {NULL, NULL, 0, NULL},
+};

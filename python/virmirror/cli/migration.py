@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The command for the whole migration."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+import libvirt
+
+import virmirror
+
+from .syntax import Command, CommandParser, Failure, natural, positive
+
+_MIB = 1024 * 1024
+
+
+def _add_migrate(parser: CommandParser) -> None:
+    parser.add_word("domain", "domain name, id or uuid", required=True)
+    parser.add_word(
+        "disk",
+        "a disk, by its target or the path of its file, and the folder that it is to go to",
+        metavar="DISK=FOLDER",
+        many=True,
+        type=_disk_and_folder,
+        default=[],
+    )
+    parser.add_argument("--name", metavar="NAME", help="name of snapshot")
+    parser.add_argument(
+        "--collapse",
+        choices=("auto", "commit", "pull", "none"),
+        default="auto",
+        help="how the chain gets short again: the new top is committed, the layer below is "
+        "pulled, neither, or (the default) committed unless a pull writes much less",
+    )
+    parser.add_argument(
+        "--remove-source", action="store_true", help="remove the old top layers in the end"
+    )
+    parser.add_argument(
+        "--pace",
+        choices=("auto", "full"),
+        default="auto",
+        help="copy as fast as others on the storage can bear (the default), or at full speed",
+    )
+    parser.add_argument(
+        "--bandwidth",
+        type=natural,
+        metavar="NUMBER",
+        default=0,
+        help="bandwidth limit of the copy in MiB/s",
+    )
+    parser.add_argument(
+        "--bytes", action="store_true", help="the bandwidth limit is in bytes/s rather than MiB/s"
+    )
+    parser.add_argument("--verify", action="store_true", help="read the copies back and compare")
+    parser.add_argument(
+        "--timeout",
+        type=positive,
+        metavar="SECONDS",
+        help="undo it if the mirrors are not ready by then, or do not converge",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print what would be done rather than do it"
+    )
+    parser.add_argument("--resume", action="store_true", help="go on where an earlier one died")
+    parser.add_argument("--undo", action="store_true", help="undo what an earlier one has left")
+    parser.add_argument("--verbose", action="store_true", help="display the progress")
+    parser.add_argument("--json", action="store_true", help="print a JSON object, for programs")
+
+
+def _disk_and_folder(text: str) -> tuple[str, str]:
+    disk, equals, folder = text.partition("=")
+    if not (disk and equals and folder):
+        raise argparse.ArgumentTypeError(f"not DISK=FOLDER: {text!r}")
+    return disk, folder
+
+
+def _check_migrate(parser: CommandParser, args: argparse.Namespace) -> None:
+    if args.resume or args.undo:
+        if args.disk or args.dry_run or (args.resume and args.undo):
+            parser.error("--resume and --undo go alone: the disks are in the record")
+    elif not args.disk:
+        parser.error("the following arguments are required: DISK=FOLDER")
+    if len({disk for disk, _ in args.disk}) != len(args.disk):
+        parser.error("a disk is given twice")
+
+
+def _migrate(dom: libvirt.virDomain, args: argparse.Namespace) -> None:
+    if args.resume or args.undo:
+        plan = virmirror.unfinished(dom)
+        if plan is None:
+            raise Failure(f"domain {dom.name()!r} has no unfinished migration")
+        if args.undo:
+            virmirror.undo(plan, conn=dom.connect())
+            print("Migration undone")
+            return
+    else:
+        plan = virmirror.plan(
+            dom,
+            dict(args.disk),
+            name=args.name,
+            collapse=args.collapse,
+            remove_source=args.remove_source,
+            pace=args.pace,
+            bandwidth=args.bandwidth if args.bytes else args.bandwidth * _MIB,
+            verify=args.verify,
+        )
+    if args.dry_run:
+        print(plan.to_json() if args.json else "\n".join(_describe(plan)))
+        return
+    report = virmirror.run(
+        plan,
+        conn=dom.connect(),
+        on_progress=_show if args.verbose else None,
+        timeout=args.timeout,
+    )
+    print(report.to_json() if args.json else "\n".join(_summarize(report)))
+
+
+def _show(progress: virmirror.Progress) -> None:
+    if progress.path is None:
+        print(f"{progress.phase} ...", file=sys.stderr, flush=True)
+    elif progress.end:
+        percent = 100 * progress.current // progress.end
+        end = "\n" if progress.current == progress.end else ""
+        text = f"\r  {progress.path}: [{percent:3} %]"
+        print(text, end=end, file=sys.stderr, flush=True)
+
+
+def _describe(plan: virmirror.Plan) -> list[str]:
+    """What will be done, in lines."""
+    lines = []
+    for disk in plan.disks:
+        lines.append(f"{disk.target}:")
+        for layer in disk.layers:
+            there = "there already" if layer.there else f"{layer.allocated / _MIB:.1f} MiB"
+            lines.append(f"  {layer.source} -> {layer.destination} ({there})")
+        lines.append(f"  meanwhile: {disk.overlay}, {disk.mirror}")
+    lines += [f"note: {note}" for note in plan.notes]
+    lines.append(f"to copy: {plan.bytes_to_copy / _MIB:.1f} MiB")
+    return lines
+
+
+def _summarize(report: virmirror.Report) -> list[str]:
+    """What was done, in lines."""
+    lines = [f"{disk.target}: {' <- '.join(disk.after)}" for disk in report.disks]
+    lines += [f"left, as it is in use or not ours any more: {path}" for path in report.left]
+    pause = "unknown" if report.pause is None else f"{report.pause * 1000:.0f} ms"
+    lines.append(
+        f"Migration complete: {report.copied / _MIB:.1f} MiB in {report.seconds:.1f} s, "
+        f"pause {pause}"
+    )
+    return lines
+
+
+COMMANDS = (
+    Command(
+        "migrate",
+        (
+            "DOMAIN DISK=FOLDER... [--name NAME]",
+            "[--collapse {auto,commit,pull,none}] [--remove-source]",
+            "[--pace {auto,full}] [--bandwidth NUMBER [--bytes]] [--verify]",
+            "[--timeout SECONDS] [--dry-run] [--verbose] [--json]",
+            "DOMAIN {--resume | --undo} [--timeout SECONDS] [--verbose] [--json]",
+        ),
+        "move disks of a running domain into other folders",
+        _add_migrate,
+        _migrate,
+        _check_migrate,
+    ),
+)

@@ -1,0 +1,280 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The record of a migration on disk: what was planned, and how far it got.
+
+One file for each plan, in a folder that only its user may write to:
+``$VIRMIRROR_STATE_DIR`` if set; ``/var/lib/virmirror`` for root; else ``virmirror``
+in ``$XDG_STATE_HOME`` or ``~/.local/state``. It is written before each step, and
+kept when the migration is over, so that its report can be had again. The mirrored
+snapshot itself has its own journal, in the domain.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import os
+import pathlib
+import re
+import stat
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from . import _core, values
+
+if TYPE_CHECKING:
+    from .planning import Plan
+
+__all__ = [
+    "Created",
+    "Job",
+    "LayerReport",
+    "Phase",
+    "PhaseReport",
+    "State",
+    "libvirt_domain",
+    "unfinished",
+]
+
+Phase: TypeAlias = Literal["prepare", "mirror", "copy", "cut-over", "collapse", "clean"]
+
+# Reports of migrations that ended longer ago than this, in seconds, are dropped.
+_KEEP = 30 * 24 * 3600.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Created:
+    """A file that this migration has made; which one is told by its inode."""
+
+    path: str
+    dev: int
+    ino: int
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerReport:
+    """The copy of one layer.
+
+    ``copied`` are bytes of data, 0 where it was there already; ``checksum`` is the one
+    of `checksum`, or None where the data were not read; ``method`` is that of `copy`.
+    """
+
+    source: str
+    destination: str
+    copied: int
+    seconds: float
+    checksum: str | None
+    method: str
+
+
+@dataclasses.dataclass(frozen=True)
+class PhaseReport:
+    """What a phase has taken: seconds, over all runs, and bytes copied."""
+
+    name: Phase
+    seconds: float
+    bytes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class State:
+    """What the file holds; the plan and the report are JSON texts of their own."""
+
+    version: int
+    domain: str
+    plan: str
+    phase: Phase
+    created: tuple[Created, ...]
+    layers: tuple[LayerReport, ...]
+    spent: tuple[PhaseReport, ...]
+    pause: float | None
+    collapse: tuple[str, ...]
+    report: str | None
+
+
+class Job:
+    """The job of one plan, held by this process until it is closed."""
+
+    #: What is on disk, or is to be.
+    state: State
+
+    def __init__(self, path: pathlib.Path, lock: int, state: State) -> None:
+        self._path = path
+        self._lock = lock
+        self.state = state
+
+    @classmethod
+    def open(cls, plan: Plan) -> Job:
+        """Take the job of ``plan``, which is made if there is none yet.
+
+        Raises BusyError if a process is at a migration of the domain, JournalError
+        for a record that cannot be understood, StorageError.
+        """
+        with _storage_errors():
+            home = folder()
+            home.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _check_owned(home)
+            lock = _take(home / f"{_identifier(plan.uuid)}.lock", plan.domain)
+            try:
+                _drop_old(home)
+                path = home / f"{_identifier(plan.id)}.json"
+                state = _load(path) if path.exists() else _new_state(plan)
+                if state.plan != plan.to_json():
+                    raise _core._make_error("journal", f"'{path}' is the record of another plan")
+            except BaseException:
+                os.close(lock)
+                raise
+        return cls(path, lock, state)
+
+    def close(self) -> None:
+        """Let others at it."""
+        if self._lock >= 0:
+            os.close(self._lock)
+        self._lock = -1
+
+    def save(self, **changes: Any) -> None:
+        """Change these members, and write all of it to disk. Raises StorageError."""
+        state = dataclasses.replace(self.state, **changes)
+        with _storage_errors():
+            _store(self._path, values.to_json(state))
+        self.state = state
+
+    def is_new(self) -> bool:
+        """Whether nothing was ever saved."""
+        return not self._path.exists()
+
+    def forget(self) -> None:
+        """Remove the record. Raises StorageError."""
+        with _storage_errors():
+            self._path.unlink(missing_ok=True)
+
+    def owns(self, path: str) -> bool:
+        """Whether the file that is at ``path`` now was made by this migration."""
+        try:
+            status = os.lstat(path)
+        except FileNotFoundError:
+            return False
+        return Created(path, status.st_dev, status.st_ino) in self.state.created
+
+
+def folder() -> pathlib.Path:
+    """Where the records are."""
+    if given := os.environ.get("VIRMIRROR_STATE_DIR"):
+        return pathlib.Path(given)
+    if os.geteuid() == 0:
+        return pathlib.Path("/var/lib/virmirror")
+    home = os.environ.get("XDG_STATE_HOME")
+    return (pathlib.Path(home) if home else pathlib.Path.home() / ".local/state") / "virmirror"
+
+
+def unfinished(dom: Any) -> Plan | None:
+    """The plan of a migration of ``dom`` that was begun and is not over, or None.
+
+    `run` goes on with it, `undo` undoes it. Where there are several, it is the
+    one that was touched last. ``dom`` is a libvirt.virDomain. Raises JournalError,
+    StorageError. Calls virDomainGetUUIDString.
+    """
+    from .planning import Plan
+
+    uuid = libvirt_domain(dom).UUIDString()
+    with _storage_errors():
+        paths = sorted(folder().glob("*.json"), key=lambda path: path.stat().st_mtime)
+        for path in reversed(paths):
+            state = _load(path)
+            if state.domain == uuid and state.report is None:
+                return Plan.from_json(state.plan)
+    return None
+
+
+def libvirt_domain(dom: Any) -> Any:
+    """The libvirt.virDomain that ``dom`` is, or has as its attribute ``dom``."""
+    return dom if getattr(dom, "_o", None) is not None else dom.dom
+
+
+def _new_state(plan: Plan) -> State:
+    return State(
+        version=1,
+        domain=plan.uuid,
+        plan=plan.to_json(),
+        phase="prepare",
+        created=(),
+        layers=(),
+        spent=(),
+        pause=None,
+        collapse=(),
+        report=None,
+    )
+
+
+def _identifier(text: str) -> str:
+    """``text`` as part of a file name."""
+    if not re.fullmatch("[0-9a-f-]{1,64}", text):
+        raise _core._make_error("journal", f"this is no identifier: {text!r:.80}")
+    return text
+
+
+@contextlib.contextmanager
+def _storage_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise _core._make_error(
+            "io", f"cannot keep the record of the migration: {error}"
+        ) from error
+
+
+def _check_owned(home: pathlib.Path) -> None:
+    status = home.stat()
+    if status.st_uid != os.geteuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise _core._make_error("io", f"others can write to '{home}', which is to keep records")
+
+
+def _take(path: pathlib.Path, domain: str) -> int:
+    """A descriptor that holds the lock of a domain's migrations."""
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(lock)
+        raise _core._make_error(
+            "busy", f"another process is at a migration of domain '{domain}'"
+        ) from error
+    return lock
+
+
+def _load(path: pathlib.Path) -> State:
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    with open(fd, encoding="utf-8", errors="replace") as file:
+        if os.fstat(fd).st_uid != os.geteuid():
+            raise _core._make_error("journal", f"'{path}' belongs to another user")
+        text = file.read(values.MAX_SIZE + 1)
+    try:
+        state = values.from_json(State, text)
+    except ValueError as error:
+        raise _core._make_error("journal", f"'{path}' cannot be understood: {error}") from error
+    if state.version != 1:
+        raise _core._make_error("journal", f"'{path}' was written by a newer virmirror")
+    return state
+
+
+def _store(path: pathlib.Path, text: str) -> None:
+    """Replace the file as a whole, and have it on disk."""
+    temporary = path.with_suffix(".new")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    with open(os.open(temporary, flags, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    home = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(home)
+    finally:
+        os.close(home)
+
+
+def _drop_old(home: pathlib.Path) -> None:
+    for path in home.glob("*.json"):
+        if path.stat().st_mtime < time.time() - _KEEP and _load(path).report is not None:
+            path.unlink()

@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Copying the frozen layers of a chain: each one once, whoever needs it.
+
+A copy has its place by the plan, and its content is what counts: a file that is
+there is used if it is the same as the source, and is an error if not. While one
+process copies a layer, the others that need it wait; who uses a copy holds a
+shared lock (flock) on it until its migration is over, so that nobody who gives up
+takes it away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import stat
+from collections.abc import Callable
+from typing import TypeAlias
+
+from . import _core
+from .errors import BusyError, DivergedError
+from .jobs import Created, Job, LayerReport
+from .planning import LayerPlan, Plan
+
+__all__ = ["Store"]
+
+#: Is told the path of the copy, and the bytes done and to be done.
+OnCopy: TypeAlias = Callable[[str, int, int], None]
+
+
+class Store:
+    """The copies of one migration, at their places on the new storage."""
+
+    def __init__(self, plan: Plan, job: Job, on_copy: OnCopy) -> None:
+        self._plan = plan
+        self._job = job
+        self._on_copy = on_copy
+        self._held: dict[str, int] = {}  # path -> descriptor with the shared lock
+
+    def close(self) -> None:
+        """Let go of the copies."""
+        for fd in self._held.values():
+            os.close(fd)
+        self._held.clear()
+
+    def make_skeleton(self, layer: LayerPlan) -> None:
+        """Make the image of ``layer``, without its data: a top layer's.
+
+        libvirt wants to find it when the mirror starts, and it is filled in place
+        after that. Raises ExistsError, ImageError, StorageError.
+        """
+        self._sweep(layer.destination)
+        if self._job.owns(layer.destination):
+            return
+        size = layer.size if layer.format == "raw" else layer.virtual_size
+
+        def make(path: str) -> None:
+            _core._create_image(path, layer.format, size, layer.backing_name, layer.backing_format)
+
+        self._make(layer.destination, make)
+
+    def fill(self, layer: LayerPlan) -> None:
+        """Have the copy of ``layer`` complete, by whatever takes the least.
+
+        Raises DivergedError (the source has changed), ExistsError (another file is
+        there), and what `copy` does.
+        """
+        if layer.destination in self._held:
+            return
+        self._sweep(layer.destination)
+        while True:
+            self._check_source(layer)
+            if not os.path.lexists(layer.destination):
+                self._make(layer.destination, _make_empty)
+            fd = _open(layer.destination)
+            try:
+                # waits for the process that is copying it now
+                fcntl.flock(fd, fcntl.LOCK_SH)
+                done = _is_at(fd, layer.destination) and self._is_filled(layer)
+            except BaseException:
+                os.close(fd)
+                raise
+            if done:
+                self._held[layer.destination] = fd
+                return
+            os.close(fd)
+            if os.path.lexists(layer.destination):
+                self._copy(layer)
+
+    def drop(self, created: Created) -> bool:
+        """Remove a file that this migration has made; whether it is gone.
+
+        It stays where another migration uses it, a QEMU has it open, or it is
+        another file by now. Raises StorageError.
+        """
+        fd = self._held.pop(created.path, None)
+        try:
+            if fd is not None:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _core._remove_file(created.path, created.dev, created.ino)
+        except (BlockingIOError, BusyError, DivergedError):
+            return False
+        finally:
+            if fd is not None:
+                os.close(fd)
+        return True
+
+    def _make(self, path: str, make: Callable[[str], None]) -> None:
+        """Have a new file at ``path`` that is known to be ours from its first moment.
+
+        It is made under a name that nobody else uses, noted down, and only then
+        given its name. Raises ExistsError.
+        """
+        temporary = self._temporary(path)
+        others = tuple(one for one in self._job.state.created if one.path != path)
+        make(temporary)
+        _core._mark_copy(temporary)
+        status = os.lstat(temporary)
+        self._job.save(created=(*others, Created(path, status.st_dev, status.st_ino)))
+        try:
+            os.link(temporary, path, follow_symlinks=False)
+            _sync_folder(path)
+        except FileExistsError as error:
+            self._job.save(created=others)
+            if make is not _make_empty:
+                raise _core._make_error(
+                    "exists",
+                    f"'{path}' is there since the migration was planned: remove it, or plan anew",
+                ) from error
+        finally:
+            os.unlink(temporary)
+
+    def _temporary(self, path: str) -> str:
+        return f"{path}.{self._plan.id}"
+
+    def _sweep(self, path: str) -> None:
+        """Remove the temporary name that a run which died has left."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._temporary(path))
+
+    def _is_filled(self, layer: LayerPlan) -> bool:
+        """Whether the file that is there is the copy, or (False) is to be made it.
+
+        Raises ExistsError where it is neither.
+        """
+        state = _core._copy_state(layer.source, layer.destination)
+        if state == "fits":
+            self._rebase(layer)
+            self._note(layer, 0, 0.0, None, "none")
+            return True
+        status = os.stat(layer.destination)
+        if state == "incomplete" or status.st_size == 0:
+            return False
+        # made by other means, or changed since: its content decides
+        if status.st_size == layer.size and not layer.rebase:
+            checksum = _core.checksum(layer.source)
+            if _core.checksum(layer.destination) == checksum:
+                self._note(layer, 0, 0.0, checksum, "none")
+                return True
+        raise _core._make_error(
+            "exists",
+            f"'{layer.destination}' is there already, and is not the same as "
+            f"'{layer.source}': remove it, or give another folder",
+        )
+
+    def _copy(self, layer: LayerPlan) -> None:
+        plan = self._plan
+        report = _core.copy(
+            layer.source,
+            layer.destination,
+            pace=plan.pace,
+            bandwidth=plan.bandwidth,
+            reflink=plan.reflink,
+            verify=plan.verify,
+            overwrite=True,
+            on_progress=lambda now: self._on_copy(layer.destination, now.current, now.end),
+        )
+        if report.method != "none":
+            self._note(layer, report.copied, report.seconds, report.checksum, report.method)
+
+    def _rebase(self, layer: LayerPlan) -> None:
+        """Have the copy's header name its backing file as it is to be named here."""
+        name, kind = layer.backing_name, layer.backing_format
+        if not layer.rebase or name is None or kind is None:
+            return
+        if _core._image_backing(layer.destination, layer.format) != (name, kind):
+            _core._rebase_image(layer.destination, name, kind)
+            _core._mark_copy(layer.destination, layer.source)
+
+    def _note(
+        self, layer: LayerPlan, copied: int, seconds: float, checksum: str | None, method: str
+    ) -> None:
+        """What became of a layer: once, as its copy is looked at again after it."""
+        noted = self._job.state.layers
+        if all(one.destination != layer.destination for one in noted):
+            one = LayerReport(layer.source, layer.destination, copied, seconds, checksum, method)
+            self._job.save(layers=(*noted, one))
+
+    def _check_source(self, layer: LayerPlan) -> None:
+        status = os.stat(layer.source)
+        if stat.S_ISBLK(status.st_mode):
+            same = (status.st_rdev, 0) == (layer.dev, layer.ino)
+        else:
+            same = (status.st_dev, status.st_ino) == (layer.dev, layer.ino)
+        if not same:
+            raise _core._make_error(
+                "diverged", f"'{layer.source}' is another file than when the migration was planned"
+            )
+
+
+def _make_empty(path: str) -> None:
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(path, flags, 0o600)
+    os.fsync(fd)
+    os.close(fd)
+
+
+def _sync_folder(path: str) -> None:
+    """Have the name of a new file on disk."""
+    fd = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _open(path: str) -> int:
+    """A descriptor for the lock; of a regular file only, and without a wait."""
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise _core._make_error("image", f"'{path}' is no regular file")
+    return fd
+
+
+def _is_at(fd: int, path: str) -> bool:
+    """Whether the open file still has its name: somebody may have removed it."""
+    try:
+        return os.path.samestat(os.fstat(fd), os.lstat(path))
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What a migration will do, as a value: found out, and not done yet.
+
+`plan` looks at the domain, the disks, the files and the folders, and either tells
+everything that is wrong at once or returns a `Plan`. It changes nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import uuid
+from collections.abc import Mapping
+from typing import Any, Literal, TypeAlias
+
+from . import _core, jobs, values
+
+__all__ = ["DiskPlan", "LayerPlan", "Plan", "plan"]
+
+Collapse: TypeAlias = Literal["auto", "commit", "pull", "none"]
+Pace: TypeAlias = Literal["auto", "full"]
+
+_BLOCK = 512  # bytes, of st_blocks
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerPlan:
+    """One image of a backing chain, and where its copy is to be.
+
+    ``source`` is the file, with its ``format``, ``virtual_size`` and ``size`` in
+    bytes, and the ``allocated`` ones of these; ``dev``, ``ino`` and ``mtime_ns``
+    tell whether it is still the same later on. ``destination`` is the path of the
+    copy, and ``backing_name`` (of ``backing_format``) what its header is to name
+    as its backing file; with ``rebase`` the source's header names it otherwise.
+    ``there``: a file of that name exists, and is used if it is the same.
+    """
+
+    source: str
+    format: str
+    virtual_size: int
+    size: int
+    allocated: int
+    dev: int
+    ino: int
+    mtime_ns: int
+    destination: str
+    backing_name: str | None
+    backing_format: str | None
+    rebase: bool
+    there: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class DiskPlan:
+    """One disk: its target name ('vda'), where it goes, and through which files.
+
+    ``overlay`` and ``mirror`` are the new top layers on the old and the new side;
+    ``layers`` the chain in use, top first.
+    """
+
+    target: str
+    folder: str
+    overlay: str
+    mirror: str
+    layers: tuple[LayerPlan, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A migration, planned: `run` carries it out.
+
+    ``id`` identifies it; ``uri`` is the connection to open, ``domain`` and
+    ``uuid`` the domain, ``name`` the snapshot's. ``notes`` has what is worth
+    knowing, one line each. The rest is as given to `plan`.
+    """
+
+    id: str
+    uri: str
+    domain: str
+    uuid: str
+    name: str
+    disks: tuple[DiskPlan, ...]
+    notes: tuple[str, ...]
+    collapse: Collapse
+    remove_source: bool
+    pace: Pace
+    bandwidth: int
+    reflink: bool
+    verify: bool
+    pause_budget: float | None
+
+    @property
+    def bytes_to_copy(self) -> int:
+        """Bytes that the copies of the layers will take, each counted once."""
+        layers = {layer.destination: layer for disk in self.disks for layer in disk.layers}
+        return sum(layer.allocated for layer in layers.values() if not layer.there)
+
+    def to_json(self) -> str:
+        """The plan as a JSON object."""
+        return values.to_json(self)
+
+    @classmethod
+    def from_json(cls, text: str) -> Plan:
+        """The plan that `to_json` wrote. Raises SpecError."""
+        return values.from_json(cls, text)
+
+
+def plan(
+    dom: Any,
+    disks: Mapping[str, str | os.PathLike[str]],
+    *,
+    name: str | None = None,
+    collapse: Collapse = "auto",
+    remove_source: bool = False,
+    pace: Pace = "auto",
+    bandwidth: int = 0,
+    reflink: bool = True,
+    verify: bool = False,
+    pause_budget: float | None = 2.0,
+    timeout: float | None = 60.0,
+) -> Plan:
+    """Plan to move disks of a running domain into other folders.
+
+    ``dom`` is a libvirt.virDomain, ``disks`` says for each disk, by its target
+    ('vda') or the path of its source, the folder that it is to go to; ``name`` is
+    for the snapshot, and for the files that exist meanwhile.
+
+    ``collapse`` says how the chain, which is one longer after the pivot, gets
+    short again: ``"commit"`` the new top down, so that all files keep their names,
+    ``"pull"`` the layer below up into it, ``"none"``, or ``"auto"``: commit, unless a
+    pull writes less by more than 64 MiB. ``remove_source`` removes the disks' top layers from the old place in the
+    end; backing files stay, since other guests may be based on them. ``pace``,
+    ``bandwidth`` (bytes/s, 0: no limit), ``reflink`` and ``verify`` are those of
+    `copy`; ``pause_budget`` (seconds, None: the guest is not suspended) is that
+    of `MirrorSnapshot.pivot`; ``timeout`` in seconds, or None.
+
+    Returns the `Plan`. Raises, with everything that was found in one error,
+    SpecError, StateError, NotFoundError, ExistsError, BusyError,
+    NotSupportedError, ImageError, StorageError (no space); JournalError,
+    MirrorTimeoutError, MirrorError. Calls virDomainGetXMLDesc,
+    virDomainGetMetadata, virDomainListAllSnapshots and virConnectGetURI.
+    """
+    _check_options(collapse, pace, bandwidth, pause_budget)
+    identity = uuid.uuid4().hex
+    snapshot = name if name is not None else f"virmirror-{identity[:8]}"
+    pairs = [(disk, os.path.abspath(os.fspath(folder))) for disk, folder in disks.items()]
+    _check_unfinished(dom)
+    found = _core._plan_move(dom, pairs, snapshot, timeout)
+    planned = tuple(_disk_plan(disk) for disk in found["disks"])
+    return Plan(
+        id=identity,
+        uri=jobs.libvirt_domain(dom).connect().getURI(),
+        domain=found["domain"],
+        uuid=found["uuid"],
+        name=snapshot,
+        disks=planned,
+        notes=tuple(_notes(found["disks"], collapse)),
+        collapse=collapse,
+        remove_source=remove_source,
+        pace=pace,
+        bandwidth=bandwidth,
+        reflink=reflink,
+        verify=verify,
+        pause_budget=None if pause_budget is None else float(pause_budget),
+    )
+
+
+def _check_options(collapse: str, pace: str, bandwidth: int, pause_budget: float | None) -> None:
+    findings = []
+    if collapse not in ("auto", "commit", "pull", "none"):
+        findings.append(f"collapse must be 'auto', 'commit', 'pull' or 'none', not {collapse!r}")
+    if pace not in ("auto", "full"):
+        findings.append(f"pace must be 'auto' or 'full', not {pace!r}")
+    if bandwidth < 0:
+        findings.append("bandwidth must be 0 or more bytes per second")
+    if pause_budget is not None and not 0 <= pause_budget < float("inf"):
+        findings.append("pause_budget must be None, or 0 or more seconds")
+    if findings:
+        raise _core._make_error("invalid-spec", "; ".join(findings))
+
+
+def _check_unfinished(dom: Any) -> None:
+    unfinished = jobs.unfinished(dom)
+    if unfinished is not None:
+        raise _core._make_error(
+            "busy",
+            f"a migration of domain '{unfinished.domain}' is unfinished: run it again, or "
+            "undo it, as virmirror.unfinished(dom) finds it",
+        )
+
+
+def _disk_plan(disk: dict[str, Any]) -> DiskPlan:
+    return DiskPlan(
+        target=disk["target"],
+        folder=disk["folder"],
+        overlay=disk["overlay"],
+        mirror=disk["mirror"],
+        layers=tuple(_layer_plan(layer) for layer in disk["layers"]),
+    )
+
+
+def _layer_plan(layer: dict[str, Any]) -> LayerPlan:
+    status = os.stat(layer["source"])
+    name, header = layer["backing_name"], layer["header_name"]
+    return LayerPlan(
+        source=layer["source"],
+        format=layer["format"],
+        virtual_size=layer["virtual_size"],
+        size=layer["size"],
+        # what the kernel tells of a device is about its node
+        allocated=layer["size"] if layer["ino"] == 0 else status.st_blocks * _BLOCK,
+        dev=layer["dev"],
+        ino=layer["ino"],
+        mtime_ns=status.st_mtime_ns,
+        destination=layer["destination"],
+        backing_name=name,
+        backing_format=layer["backing_format"],
+        rebase=name is not None and name != header,
+        there=os.path.lexists(layer["destination"]),
+    )
+
+
+def _notes(disks: list[dict[str, Any]], collapse: Collapse) -> list[str]:
+    notes = []
+    for disk in disks:
+        top = disk["layers"][0]
+        kept = (
+            "they are copied, and stay"
+            if collapse == "commit"
+            else ("a pull would lose them: collapse='commit' keeps them")
+        )
+        for what, has in (("internal snapshots", "snapshots"), ("bitmaps", "bitmaps")):
+            if top[has]:
+                notes.append(f"disk '{disk['target']}': '{top['source']}' has {what}; {kept}")
+    return notes

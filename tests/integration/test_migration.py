@@ -1,0 +1,304 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The whole migration in one call, on a guest that writes all the time."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import pickle
+import shutil
+import subprocess
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+
+import libvirt
+import pytest
+
+import virmirror
+from support.guest import Guest
+from support.storage import is_written_to
+from virmirror import embed, migration, testguest
+
+pytestmark = pytest.mark.qemu
+
+
+def targets_to(guest: Guest) -> dict[str, pathlib.Path]:
+    return dict.fromkeys(guest.targets(), guest.path2)
+
+
+def check_moved(guest: Guest, names: list[list[str]]) -> None:
+    """All disks are in path2 on files of these names, nothing is left, nothing lost."""
+    for target, chain in zip(guest.targets(), names, strict=True):
+        assert guest.chain(target) == [guest.path2 / name for name in chain]
+        if guest.dom.isPersistent():
+            assert guest.chain(target, inactive=True)[0] == guest.path2 / chain[0]
+        assert not guest.dom.blockJobInfo(target)
+    assert sorted(path.name for path in guest.path2.iterdir()) == sorted(
+        {name for chain in names for name in chain}
+    )
+    assert not guest.has_journal()
+    assert guest.dom.snapshotNum() == 0
+    assert virmirror.unfinished(guest.dom) is None
+    shutil.rmtree(guest.path1)
+    guest.wait_for_writes()
+    guest.check()
+
+
+def check_untouched(guest: Guest, before: dict[str, object]) -> None:
+    """Everything is as it was ``before``, and the guest goes on."""
+    after = guest.state()
+    assert {k: v for k, v in after.items() if k != "files"} == {
+        k: v for k, v in before.items() if k != "files"
+    }
+    assert after["files"].keys() == before["files"].keys()  # type: ignore[attr-defined]
+    assert virmirror.unfinished(guest.dom) is None
+    guest.wait_for_writes()
+    guest.check()
+
+
+def test_migrate_one_disk_keeps_the_names(guest: Guest) -> None:
+    report = virmirror.migrate(guest.dom, {"vda": guest.path2})
+    (disk,) = report.disks
+    assert disk.before == (str(guest.path1 / "old.qcow2"), str(guest.path1 / "common"))
+    assert disk.after == (str(guest.path2 / "old.qcow2"), str(guest.path2 / "common"))
+    assert disk.collapse == "commit"
+    assert report.pause is not None and 0 < report.pause < 2
+    assert [phase.name for phase in report.phases] == [
+        "prepare",
+        "mirror",
+        "copy",
+        "cut-over",
+        "collapse",
+        "clean",
+    ]
+    check_moved(guest, [["old.qcow2", "common"]])
+
+
+def test_migrate_three_disks_moves_all(make_guest: Callable[..., Guest]) -> None:
+    guest = make_guest(disks=3)
+    virmirror.migrate(guest.dom, targets_to(guest))
+    names = [["old.qcow2", "common"], ["old2.qcow2", "common2"], ["old3.qcow2", "common3"]]
+    check_moved(guest, names)
+
+
+@pytest.mark.parametrize("layers", [1, 5])
+@pytest.mark.parametrize("base_format", ["raw", "qcow2"])
+def test_migrate_chain_of_any_depth_moves_it(
+    make_guest: Callable[..., Guest], layers: int, base_format: str
+) -> None:
+    guest = make_guest(layers=layers, base_format=base_format)
+    names = [path.name for path in guest.chain()]
+    virmirror.migrate(guest.dom, {"vda": guest.path2})
+    check_moved(guest, [names])
+
+
+def test_migrate_transient_guest_moves_it(make_guest: Callable[..., Guest]) -> None:
+    guest = make_guest(persistent=False)
+    virmirror.migrate(guest.dom, {"vda": guest.path2})
+    check_moved(guest, [["old.qcow2", "common"]])
+
+
+def test_migrate_paused_guest_leaves_it_paused(make_guest: Callable[..., Guest]) -> None:
+    guest = make_guest(paused=True)
+    report = virmirror.migrate(guest.dom, {"vda": guest.path2})
+    assert report.pause == 0
+    assert guest.dom.state() == [libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_STARTING_UP]
+    guest.dom.resume()
+    check_moved(guest, [["old.qcow2", "common"]])
+
+
+def test_migrate_absolute_backing_name_becomes_relative(guest: Guest) -> None:
+    old, common = guest.path1 / "old.qcow2", guest.path1 / "common"
+    guest.dom.destroy()
+    rebase = ["qemu-img", "rebase", "-u", "-f", "qcow2", "-F", "qcow2", "-b", common, old]
+    subprocess.run(rebase, check=True)
+    guest.serial.write_bytes(b"")
+    guest.dom.create()
+    guest.wait_for_writes(20)
+    virmirror.migrate(guest.dom, {"vda": guest.path2})
+    info = subprocess.check_output(["qemu-img", "info", "-U", guest.path2 / "old.qcow2"], text=True)
+    assert "backing file: common" in info
+    check_moved(guest, [["old.qcow2", "common"]])
+
+
+def test_migrate_by_pull_goes_on_with_the_new_top(guest: Guest) -> None:
+    report = virmirror.migrate(guest.dom, {"vda": guest.path2}, name="fresh", collapse="pull")
+    assert report.removed == (str(guest.path2 / "old.qcow2"),)
+    check_moved(guest, [["old.fresh", "common"]])
+
+
+def test_migrate_without_collapse_leaves_the_chain_longer(guest: Guest) -> None:
+    virmirror.migrate(guest.dom, {"vda": guest.path2}, name="fresh", collapse="none")
+    check_moved(guest, [["old.fresh", "old.qcow2", "common"]])
+
+
+def test_migrate_auto_pulls_where_that_writes_less(
+    guest: Guest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migration, "_NAMES_ARE_WORTH", 0)
+    big = guest.path1 / "big"
+    guest.dom.destroy()
+    # a top that holds nothing yet, and a guest that fills its overlay meanwhile
+    command = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", "old.qcow2"]
+    subprocess.run([*command, big], check=True)
+    text = guest.dom.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE).replace("old.qcow2", "big")
+    guest.dom.connect().defineXML(text)
+    guest.serial.write_bytes(b"")
+    guest.dom.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
+    guest.layers = 3
+
+    def resume(progress: virmirror.Progress) -> None:
+        if progress.phase == "cut-over" and guest.dom.state()[0] == libvirt.VIR_DOMAIN_PAUSED:
+            guest.dom.resume()
+            guest.wait_for_writes(300)
+
+    report = virmirror.migrate(guest.dom, {"vda": guest.path2}, name="fresh", on_progress=resume)
+    assert report.disks[0].collapse == "pull"
+    assert guest.chain()[0] == guest.path2 / "big.fresh"
+
+
+def test_migrate_remove_source_removes_the_top_only(guest: Guest) -> None:
+    report = virmirror.migrate(guest.dom, {"vda": guest.path2}, remove_source=True)
+    assert str(guest.path1 / "old.qcow2") in report.removed
+    assert [path.name for path in guest.path1.iterdir()] == ["common"]
+    check_moved(guest, [["old.qcow2", "common"]])
+
+
+def test_plan_changes_nothing_and_survives_json_and_pickle(guest: Guest) -> None:
+    with guest.resting():
+        before = guest.state()
+        plan = virmirror.plan(guest.dom, {"vda": guest.path2}, collapse="pull", bandwidth=7)
+        assert guest.state() == before
+    assert virmirror.Plan.from_json(plan.to_json()) == plan
+    assert pickle.loads(pickle.dumps(plan)) == plan
+    assert plan.bytes_to_copy == sum(path.stat().st_blocks * 512 for path in guest.path1.iterdir())
+    (disk,) = plan.disks
+    assert [layer.source for layer in disk.layers] == [
+        str(guest.path1 / "old.qcow2"),
+        str(guest.path1 / "common"),
+    ]
+
+
+def test_run_opens_its_own_connection_and_returns_its_report_again(guest: Guest) -> None:
+    plan = virmirror.plan(guest.dom, {"vda": guest.path2})
+    report = virmirror.run(plan)
+    assert virmirror.run(plan) == report
+    assert virmirror.Report.from_json(report.to_json()) == report
+    check_moved(guest, [["old.qcow2", "common"]])
+
+
+def test_copies_have_the_checksums_of_their_sources(guest: Guest) -> None:
+    report = virmirror.migrate(guest.dom, {"vda": guest.path2}, verify=True)
+    sums = {layer.source: layer.checksum for layer in report.layers}
+    assert sums[str(guest.path1 / "common")] == virmirror.checksum(guest.path2 / "common")
+    assert sums[str(guest.path1 / "old.qcow2")] == virmirror.checksum(guest.path1 / "old.qcow2")
+
+
+@pytest.mark.parametrize("phase", ["prepare", "mirror", "copy", "cut-over"])
+def test_exception_before_the_cut_over_leaves_everything_as_it_was(
+    guest: Guest, phase: str
+) -> None:
+    with guest.resting():
+        before = guest.state()
+
+    def fail(progress: virmirror.Progress) -> None:
+        if progress.phase == phase:
+            raise RuntimeError("no more")
+
+    with pytest.raises(RuntimeError, match="no more") as caught:
+        virmirror.migrate(guest.dom, {"vda": guest.path2}, on_progress=fail)
+    assert caught.value.__notes__ == ["the migration was undone: the guest is where it was before"]
+    check_untouched(guest, before)
+
+
+@pytest.mark.parametrize("phase", ["collapse", "clean"])
+def test_exception_after_the_cut_over_leaves_the_rest_to_the_next_run(
+    guest: Guest, phase: str
+) -> None:
+    plan = virmirror.plan(guest.dom, {"vda": guest.path2})
+
+    def fail(progress: virmirror.Progress) -> None:
+        if progress.phase == phase:
+            raise RuntimeError("no more")
+
+    with pytest.raises(RuntimeError, match="no more"):
+        virmirror.run(plan, on_progress=fail)
+    assert virmirror.unfinished(guest.dom) == plan
+    with pytest.raises(virmirror.BusyError, match="unfinished"):
+        virmirror.plan(guest.dom, {"vda": guest.path1})
+    with pytest.raises(virmirror.StateError, match="on the new storage already"):
+        virmirror.undo(plan)
+    report = virmirror.run(plan)
+    assert report.disks[0].collapse == "commit"
+    check_moved(guest, [["old.qcow2", "common"]])
+
+
+def test_migrate_there_and_back_again_needs_no_copy_of_the_base(guest: Guest) -> None:
+    virmirror.migrate(guest.dom, {"vda": guest.path2})
+    (guest.path1 / "old.qcow2").unlink()
+    report = virmirror.migrate(guest.dom, {"vda": guest.path1})
+    layers = {os.path.basename(layer.destination): layer for layer in report.layers}
+    assert layers["common"].method == "none"  # by its content: nobody marked it
+    assert layers["common"].copied == 0
+    assert layers["old.qcow2"].copied > 0
+    assert guest.chain() == [guest.path1 / "old.qcow2", guest.path1 / "common"]
+    guest.wait_for_writes()
+    guest.check()
+
+
+def test_base_of_the_same_name_and_other_content_is_an_error(guest: Guest) -> None:
+    shutil.copyfile(guest.path1 / "common", guest.path2 / "common")
+    with (guest.path2 / "common").open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"x")
+    content = (guest.path2 / "common").read_bytes()
+    with pytest.raises(virmirror.ExistsError, match="is not the same as"):
+        virmirror.migrate(guest.dom, {"vda": guest.path2})
+    assert (guest.path2 / "common").read_bytes() == content
+    assert [path.name for path in guest.path2.iterdir()] == ["common"]
+    guest.wait_for_writes()
+    guest.check()
+
+
+def test_all_findings_come_at_once(make_guest: Callable[..., Guest]) -> None:
+    guest = make_guest(disks=2)
+    (guest.path2 / "old.qcow2").touch()
+    with pytest.raises(virmirror.SpecError) as caught:
+        virmirror.plan(
+            guest.dom, {"vda": guest.path2, "vdb": "/no/such/folder", "vdz": guest.path2}
+        )
+    text = str(caught.value)
+    for words in ("old.qcow2' is there already", "/no/such/folder", "no disk 'vdz'"):
+        assert words in text
+
+
+def test_two_guests_on_one_base_copy_it_once(host: embed.Host, tmp_path: pathlib.Path) -> None:
+    path1, path2 = tmp_path / "path1", tmp_path / "path2"
+    path1.mkdir()
+    path2.mkdir()
+    base, _ = testguest.make_chain(path1, ["common", "first.qcow2"])
+    doms, serials = [], []
+    for name in ("first", "second"):
+        top = path1 / f"{name}.qcow2"
+        if not top.exists():
+            command = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", base.name]
+            subprocess.run([*command, top], check=True)
+        serials.append(tmp_path / f"{name}.serial")
+        doms.append(host.start(testguest.domain_xml(name, [top], serials[-1])))
+    try:
+        reports = [virmirror.migrate(dom, {"vda": path2}) for dom in doms]
+        methods = [
+            {os.path.basename(layer.destination): layer.method for layer in report.layers}
+            for report in reports
+        ]
+        assert methods[0]["common"] != "none"
+        assert methods[1]["common"] == "none"
+        for dom in doms:
+            sources = ET.fromstring(dom.XMLDesc()).findall(".//source[@file]")
+            files = [source.get("file", "") for source in sources]
+            assert not any(file.startswith(str(path1) + "/") for file in files)
+        assert is_written_to(path2 / "first.qcow2")
+    finally:
+        for dom in doms:
+            dom.destroy()
+            dom.undefine()
