@@ -35,13 +35,13 @@ _NAMES_ARE_WORTH = 64 * 1024 * 1024
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """How far a migration is: its phase, and in a copy the path of the copy with
-    the bytes done and to be done."""
+    """How far a migration is: the ``phase``; while a layer is copied the ``path`` of
+    the copy, else None, and the bytes done (``current``) and to be done (``end``)."""
 
     phase: Phase
-    path: str | None = None
-    current: int = 0
-    end: int = 0
+    path: str | None
+    current: int
+    end: int
 
 
 OnProgress: TypeAlias = Callable[[Progress], object]
@@ -459,7 +459,7 @@ class _Migration:
     def _spending(self, phase: Phase) -> Iterator[None]:
         """A phase: told, noted down, and measured."""
         self._phase = phase
-        self._tell(Progress(phase))
+        self._tell(Progress(phase, None, 0, 0))
         self._job.save(phase=phase)
         copied = sum(layer.copied for layer in self._job.state.layers)
         start = time.monotonic()

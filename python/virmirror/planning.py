@@ -128,11 +128,11 @@ def plan(
     ``collapse`` says how the chain, which is one longer after the pivot, gets
     short again: ``"commit"`` the new top down, so that all files keep their names,
     ``"pull"`` the layer below up into it, ``"none"``, or ``"auto"``: commit, unless a
-    pull writes less by more than 64 MiB. ``remove_source`` removes the disks' top layers from the old place in the
-    end; backing files stay, since other guests may be based on them. ``pace``,
-    ``bandwidth`` (bytes/s, 0: no limit), ``reflink`` and ``verify`` are those of
-    `copy`; ``pause_budget`` (seconds, None: the guest is not suspended) is that
-    of `MirrorSnapshot.pivot`; ``timeout`` in seconds, or None.
+    pull writes less by more than 64 MiB. ``remove_source`` removes the disks' top
+    layers from the old place in the end; backing files stay, since other guests may be
+    based on them. ``pace``, ``bandwidth`` (bytes/s, 0: no limit), ``reflink`` and
+    ``verify`` are those of `copy`; ``pause_budget`` (seconds, None: the guest is not
+    suspended) is that of `MirrorSnapshot.pivot`; ``timeout`` in seconds, or None.
 
     Returns the `Plan`. Raises, with everything that was found in one error,
     SpecError, StateError, NotFoundError, ExistsError, BusyError,

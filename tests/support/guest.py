@@ -91,13 +91,15 @@ class Guest:
         yield
         self.dom.resume()
 
-    def check(self, *tops: pathlib.Path) -> None:
+    def check(self, *tops: pathlib.Path, image_format: str = "qcow2") -> None:
         """Stop the guest; its disks, with these top layers, must be whole."""
         tops = tops or tuple(self.sources())
         if self.dom.isActive():
             self.dom.destroy()
         for drive, top in enumerate(tops):
-            writes = testguest.check(top, self.serial, layers=self.layers, drive=drive)
+            writes = testguest.check(
+                top, self.serial, layers=self.layers, drive=drive, image_format=image_format
+            )
             assert writes.reported > 20
 
     def chain(self, target: str = "vda", *, inactive: bool = False) -> list[pathlib.Path]:
