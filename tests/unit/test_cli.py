@@ -363,7 +363,12 @@ def test_help_names_all_commands(run):
     status, out, _ = run("--help")
     assert status == 0
     commands = ["create-as", "delete", "dumpxml", "list"]
-    for command in [*(f"snapshot-{name}" for name in commands), "blockpull", "prepare-chain"]:
+    for command in [
+        *(f"snapshot-{name}" for name in commands),
+        "blockpull",
+        "prepare-chain",
+        "copy",
+    ]:
         assert f" {command} " in out
 
 

@@ -19,7 +19,7 @@ import libvirt
 
 import virmirror
 
-from . import disks, migration, recovery, snapshots
+from . import copying, disks, migration, recovery, snapshots
 from .syntax import CommandParser, Failure, not_empty
 
 __all__ = ["main"]
@@ -37,11 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.command.check:
         args.command.check(args.parser, args)
     try:
-        with _quiet_libvirt():
-            # before the first connection, so that a wait ends with its event
-            virmirror.start_event_loop()
-            with _connect(args) as conn:
-                args.command.run(_lookup_domain(conn, args.domain), args)
+        _run(args)
         sys.stdout.flush()
     except KeyboardInterrupt as interrupt:
         left = interrupt.__context__
@@ -56,6 +52,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {_one_line(error)}", file=sys.stderr)
         return 1
     return 0
+
+
+def _run(args: argparse.Namespace) -> None:
+    if args.command.run_local:
+        args.command.run_local(args)
+        return
+    with _quiet_libvirt():
+        # before the first connection, so that a wait ends with its event
+        virmirror.start_event_loop()
+        with _connect(args) as conn:
+            args.command.run(_lookup_domain(conn, args.domain), args)
 
 
 def _make_parser() -> argparse.ArgumentParser:
@@ -85,6 +92,7 @@ def _make_parser() -> argparse.ArgumentParser:
         *migration.COMMANDS,
         *snapshots.COMMANDS,
         *disks.COMMANDS,
+        *copying.COMMANDS,
         *recovery.COMMANDS,
     ):
         sub = commands.add_parser(

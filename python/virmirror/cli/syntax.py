@@ -96,18 +96,20 @@ class _StoreOnce(argparse.Action):
 
 
 class Command(NamedTuple):
-    """A command on a domain: how it is described, parsed and run.
+    """A command: how it is described, parsed and run.
 
     ``usage`` is what comes after the name, in lines; ``check`` may end the program
-    with a usage error before anything is opened.
+    with a usage error before anything is opened. A command has either ``run``, which
+    is given the domain, or ``run_local``, which needs no hypervisor.
     """
 
     name: str
     usage: tuple[str, ...]
     help: str
     add: Callable[[CommandParser], None]
-    run: Callable[[libvirt.virDomain, argparse.Namespace], None]
+    run: Callable[[libvirt.virDomain, argparse.Namespace], None] | None
     check: Callable[[CommandParser, argparse.Namespace], None] | None = None
+    run_local: Callable[[argparse.Namespace], None] | None = None
 
 
 class Failure(Exception):
