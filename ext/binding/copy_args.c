@@ -70,6 +70,7 @@ copy_args_start(const CopyArgs *parsed, const ModuleState *state)
         .reflink = parsed->reflink != 0,
         .verify = parsed->verify != 0,
         .overwrite = parsed->overwrite != 0,
+        .deny = parsed->deny,
     };
     g_autoptr(GError) error = NULL;
     g_autoptr(VmrSparse) copy = NULL;

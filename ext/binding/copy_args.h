@@ -19,6 +19,7 @@ typedef struct {
     int reflink;
     int verify;
     int overwrite;
+    guint deny; /* as in VmrSparseSpec; not given by callers */
     double timeout;        /* of copy() only */
     PyObject *on_progress; /* the same; borrowed */
 } CopyArgs;

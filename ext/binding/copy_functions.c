@@ -5,6 +5,7 @@
 #include "copy_args.h"
 #include "copy_tuples.h"
 #include "copy_type.h"
+#include "errors.h"
 
 /* on_progress() is called so often at most. */
 #define TICK_INTERVAL (G_USEC_PER_SEC / 10)
@@ -142,7 +143,49 @@ function_checksum(PyObject *module, PyObject *args, PyObject *keywords)
     return PyUnicode_FromString(text);
 }
 
+PyDoc_STRVAR(
+    function_copy_by_doc,
+    "_copy_by($module, /, source, destination, method)\n"
+    "--\n\n"
+    "Copy by one *method* only (as in `CopyReport`), at full pace; *source* and\n"
+    "*destination*, which is filled if it exists, as for copy(). For tests and\n"
+    "comparisons. Raises what copy() does.");
+
+static PyObject *
+function_copy_by(PyObject *module, PyObject *args, PyObject *keywords)
+{
+    static char *names[] = {"source", "destination", "method", NULL};
+    const ModuleState *state = module_get_state(module);
+    g_auto(CopyArgs) parsed = {.pace = "full", .reflink = 1, .overwrite = 1};
+    g_autoptr(VmrSparse) copy = NULL;
+    g_autoptr(GError) wrong = NULL;
+    VmrSparseReport report = {0};
+    VmrSparseMethod method;
+    const char *name;
+    Call call;
+
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "O&O&s:_copy_by", names,
+                                     arg_path, &parsed.source, arg_path,
+                                     &parsed.destination, &name))
+        return NULL;
+    if (!vmr_sparse_method_parse(name, &method, &wrong)) {
+        errors_raise(state, wrong);
+        return NULL;
+    }
+    parsed.deny = ~(1u << method);
+    copy = copy_args_start(&parsed, state);
+    if (!copy)
+        return NULL;
+    call_enter(&call, -1);
+    vmr_sparse_finish(copy, &call.wait, &report, &call.error);
+    if (call_leave(&call, state) < 0)
+        return NULL;
+    return report_to_python(state, &parsed, &report);
+}
+
 PyMethodDef copy_functions[] = {
+    {"_copy_by", (PyCFunction)(void (*)(void))function_copy_by,
+     METH_VARARGS | METH_KEYWORDS, function_copy_by_doc},
     {"copy", (PyCFunction)(void (*)(void))function_copy,
      METH_VARARGS | METH_KEYWORDS, function_copy_doc},
     {"checksum", (PyCFunction)(void (*)(void))function_checksum,

@@ -53,6 +53,21 @@ vmr_sparse_method_name(VmrSparseMethod method)
     return method_table[method];
 }
 
+gboolean
+vmr_sparse_method_parse(const char *name, VmrSparseMethod *method,
+                        GError **error)
+{
+    for (guint i = 0; i < VMR_SPARSE_METHOD_LAST; i++) {
+        if (g_str_equal(name, method_table[i])) {
+            *method = i;
+            return TRUE;
+        }
+    }
+    g_set_error(error, VMR_ERROR, VMR_ERROR_INVALID_SPEC,
+                "there is no such method of copying");
+    return FALSE;
+}
+
 static VmrSparse *
 sparse_new(const VmrSparseSpec *spec)
 {

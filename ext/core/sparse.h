@@ -66,6 +66,10 @@ gboolean vmr_sparse_pace_parse(const char *name, VmrSparsePace *pace,
 /* "none", "reflink", "io_uring", "copy_file_range" or "threads"; static. */
 const char *vmr_sparse_method_name(VmrSparseMethod method);
 
+/* The method of that name. Errors: INVALID_SPEC. */
+gboolean vmr_sparse_method_parse(const char *name, VmrSparseMethod *method,
+                                 GError **error);
+
 /* Open both files of @spec, which is copied, check them, and start to copy.
  * A destination that is not there is created, mode 0600. It is locked against
  * other copies; who finds it locked waits, and takes over what the other one has

@@ -273,16 +273,19 @@ vmr_sparse_fill(VmrSparse *copy, GError **error)
            sync_file(copy, fsync, error) && sync_folder(copy, error);
 }
 
-/* Take the beginning of an incomplete copy away again: a header in front of
+/* Take mark and beginning of an incomplete copy away again: a header in front of
  * data that are missing or wrong would make it an image. */
 static void
-spoil(const VmrSparse *copy, GError **error)
+spoil(VmrSparse *copy, GError **error)
 {
     g_autofree guint8 *zeros = NULL;
+    g_autoptr(GError) failed = NULL;
     gsize len = MIN(copy->files.size, VMR_SPARSE_HEAD);
 
     if (!copy->has_head)
         return;
+    if (!set_mark(copy, VMR_COPYMARK_INCOMPLETE, &failed))
+        vmr_error_note(error, "%s", failed->message);
     zeros = g_malloc0(len);
     if (!vmr_sparse_write_full(copy->files.out, zeros, len, 0))
         vmr_error_note(error, "its beginning could not be taken away: %s",

@@ -2,6 +2,8 @@
 
 #include "sparse_pace.h"
 
+#include <pthread.h>
+
 #include "sparse_sum.h"
 
 /* Requests are cut so that so many go out in a second: a slow copy is even, and
@@ -12,7 +14,7 @@
 #define MAX_CREDIT (50 * G_TIME_SPAN_MILLISECOND)
 
 struct VmrSparseLimit {
-    GMutex mutex;
+    pthread_mutex_t mutex;
     guint64 rate; /* bytes/s, 0: none */
     gint64 next;  /* µs: when the next request may be started */
 };
@@ -22,7 +24,7 @@ vmr_sparse_limit_new(guint64 rate)
 {
     VmrSparseLimit *limit = g_new0(VmrSparseLimit, 1);
 
-    g_mutex_init(&limit->mutex);
+    pthread_mutex_init(&limit->mutex, NULL);
     limit->rate = rate;
     return limit;
 }
@@ -32,18 +34,18 @@ vmr_sparse_limit_free(VmrSparseLimit *limit)
 {
     if (!limit)
         return;
-    g_mutex_clear(&limit->mutex);
+    pthread_mutex_destroy(&limit->mutex);
     g_free(limit);
 }
 
 void
 vmr_sparse_limit_set(VmrSparseLimit *limit, guint64 rate)
 {
-    g_mutex_lock(&limit->mutex);
+    pthread_mutex_lock(&limit->mutex);
     if (limit->rate != rate)
         limit->next = 0;
     limit->rate = rate;
-    g_mutex_unlock(&limit->mutex);
+    pthread_mutex_unlock(&limit->mutex);
 }
 
 guint64
@@ -51,9 +53,9 @@ vmr_sparse_limit_get(VmrSparseLimit *limit)
 {
     guint64 rate;
 
-    g_mutex_lock(&limit->mutex);
+    pthread_mutex_lock(&limit->mutex);
     rate = limit->rate;
-    g_mutex_unlock(&limit->mutex);
+    pthread_mutex_unlock(&limit->mutex);
     return rate;
 }
 
@@ -63,7 +65,7 @@ vmr_sparse_limit_delay(VmrSparseLimit *limit, gint64 now, guint *block)
     gint64 delay = 0;
 
     *block = VMR_SPARSE_MAX_BLOCK;
-    g_mutex_lock(&limit->mutex);
+    pthread_mutex_lock(&limit->mutex);
     if (limit->rate > 0) {
         guint64 share = limit->rate / REQUESTS_PER_SECOND;
 
@@ -71,16 +73,16 @@ vmr_sparse_limit_delay(VmrSparseLimit *limit, gint64 now, guint *block)
         *block = (guint)CLAMP(share, VMR_SPARSE_BLOCK, VMR_SPARSE_MAX_BLOCK);
         delay = MAX(limit->next - now, 0);
     }
-    g_mutex_unlock(&limit->mutex);
+    pthread_mutex_unlock(&limit->mutex);
     return delay;
 }
 
 void
 vmr_sparse_limit_charge(VmrSparseLimit *limit, guint64 bytes, gint64 now)
 {
-    g_mutex_lock(&limit->mutex);
+    pthread_mutex_lock(&limit->mutex);
     if (limit->rate > 0)
         limit->next = MAX(limit->next, now - MAX_CREDIT) +
                       (gint64)((double)bytes * 1e6 / (double)limit->rate);
-    g_mutex_unlock(&limit->mutex);
+    pthread_mutex_unlock(&limit->mutex);
 }

@@ -124,9 +124,9 @@ move(VmrSparse *copy, VmrSparseTransfer *transfer, guint64 begin, guint64 end,
     transfer->gentle = copy->gentle;
     transfer->cancelled = &copy->cancelled;
     transfer->done = &copy->current;
-    g_mutex_init(&transfer->mutex);
+    pthread_mutex_init(&transfer->mutex, NULL);
     ok = run_backends(copy, transfer, method, error);
-    g_mutex_clear(&transfer->mutex);
+    pthread_mutex_destroy(&transfer->mutex);
     g_clear_error(&transfer->error);
     return ok;
 }

@@ -2,6 +2,8 @@
 
 #include "sparse_pace.h"
 
+#include <pthread.h>
+
 
 #define KIB 1024u
 #define MS  G_TIME_SPAN_MILLISECOND
@@ -43,7 +45,7 @@ typedef enum { PHASE_RUN, PHASE_DRAIN, PHASE_STILL } Phase;
 struct VmrSparsePacer {
     VmrSparsePace pace;
     VmrDiskload *load; /* NULL: not known */
-    GMutex mutex;      /* guards what follows */
+    pthread_mutex_t mutex; /* guards what follows */
     Phase phase;
     gint64 phase_end;  /* µs: when to go on to the next one */
     guint64 done;      /* requests of the disks when it became still */
@@ -60,7 +62,7 @@ vmr_sparse_pacer_new(VmrSparsePace pace, VmrDiskload *load)
 {
     VmrSparsePacer *pacer = g_new0(VmrSparsePacer, 1);
 
-    g_mutex_init(&pacer->mutex);
+    pthread_mutex_init(&pacer->mutex, NULL);
     pacer->pace = pace;
     pacer->load = load;
     pacer->phase = load ? PHASE_DRAIN : PHASE_RUN;
@@ -75,7 +77,7 @@ vmr_sparse_pacer_free(VmrSparsePacer *pacer)
     if (!pacer)
         return;
     vmr_diskload_free(pacer->load);
-    g_mutex_clear(&pacer->mutex);
+    pthread_mutex_destroy(&pacer->mutex);
     g_free(pacer);
 }
 
@@ -178,14 +180,14 @@ vmr_sparse_pacer_get(VmrSparsePacer *pacer, gint64 now, guint *depth,
     const Level *level = &full_level;
     gboolean still = FALSE;
 
-    g_mutex_lock(&pacer->mutex);
+    pthread_mutex_lock(&pacer->mutex);
     if (pacer->pace == VMR_SPARSE_PACE_AUTO) {
         next_phase(pacer, now);
         step(pacer, now);
         still = pacer->phase != PHASE_RUN;
         level = &level_table[pacer->level];
     }
-    g_mutex_unlock(&pacer->mutex);
+    pthread_mutex_unlock(&pacer->mutex);
     *depth = still ? 0 : level->depth;
     *block = level->block;
 }
@@ -193,16 +195,16 @@ vmr_sparse_pacer_get(VmrSparsePacer *pacer, gint64 now, guint *depth,
 void
 vmr_sparse_pacer_begin(VmrSparsePacer *pacer)
 {
-    g_mutex_lock(&pacer->mutex);
+    pthread_mutex_lock(&pacer->mutex);
     pacer->active++;
-    g_mutex_unlock(&pacer->mutex);
+    pthread_mutex_unlock(&pacer->mutex);
 }
 
 void
 vmr_sparse_pacer_end(VmrSparsePacer *pacer, guint bytes, gint64 latency,
                      gint64 now)
 {
-    g_mutex_lock(&pacer->mutex);
+    pthread_mutex_lock(&pacer->mutex);
     pacer->active--;
     /* shorter requests, of the last level or of a short extent, tell nothing */
     if (bytes == level_table[pacer->level].block) {
@@ -215,7 +217,7 @@ vmr_sparse_pacer_end(VmrSparsePacer *pacer, guint bytes, gint64 latency,
             *best = pacer->mean;
     }
     next_phase(pacer, now);
-    g_mutex_unlock(&pacer->mutex);
+    pthread_mutex_unlock(&pacer->mutex);
 }
 
 gboolean
@@ -223,8 +225,8 @@ vmr_sparse_pacer_has_company(VmrSparsePacer *pacer)
 {
     gboolean company;
 
-    g_mutex_lock(&pacer->mutex);
+    pthread_mutex_lock(&pacer->mutex);
     company = pacer->company;
-    g_mutex_unlock(&pacer->mutex);
+    pthread_mutex_unlock(&pacer->mutex);
     return company;
 }

@@ -5,6 +5,7 @@
 #include "sparse_plan.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <unistd.h>
 
 #include "sparse_sum.h"
@@ -14,7 +15,7 @@
 
 struct VmrSparsePlan {
     int fd;
-    GMutex mutex;            /* guards what follows */
+    pthread_mutex_t mutex; /* guards what follows */
     guint64 found;           /* bytes handed out, not counting any twice */
     guint64 position;        /* all before it was handed out */
     guint64 end;
@@ -31,7 +32,7 @@ vmr_sparse_plan_new(int fd, guint64 begin, guint64 end)
     plan->position = begin;
     plan->end = end;
     plan->returned = g_array_new(FALSE, FALSE, sizeof(VmrSparseRange));
-    g_mutex_init(&plan->mutex);
+    pthread_mutex_init(&plan->mutex, NULL);
     return plan;
 }
 
@@ -41,7 +42,7 @@ vmr_sparse_plan_free(VmrSparsePlan *plan)
     if (!plan)
         return;
     g_array_unref(plan->returned);
-    g_mutex_clear(&plan->mutex);
+    pthread_mutex_destroy(&plan->mutex);
     g_free(plan);
 }
 
@@ -112,7 +113,7 @@ vmr_sparse_plan_claim(VmrSparsePlan *plan, guint64 max, VmrSparseRange *range)
     gboolean ok = TRUE;
 
     *range = (VmrSparseRange){0, 0};
-    g_mutex_lock(&plan->mutex);
+    pthread_mutex_lock(&plan->mutex);
     if (plan->returned->len > 0) {
         guint last = plan->returned->len - 1;
         VmrSparseRange *back = &g_array_index(plan->returned, VmrSparseRange,
@@ -127,16 +128,16 @@ vmr_sparse_plan_claim(VmrSparsePlan *plan, guint64 max, VmrSparseRange *range)
             *range = cut(&plan->extent, max);
         plan->found += range->length;
     }
-    g_mutex_unlock(&plan->mutex);
+    pthread_mutex_unlock(&plan->mutex);
     return ok;
 }
 
 void
 vmr_sparse_plan_give_back(VmrSparsePlan *plan, VmrSparseRange range)
 {
-    g_mutex_lock(&plan->mutex);
+    pthread_mutex_lock(&plan->mutex);
     g_array_append_val(plan->returned, range);
-    g_mutex_unlock(&plan->mutex);
+    pthread_mutex_unlock(&plan->mutex);
 }
 
 guint64
@@ -144,9 +145,9 @@ vmr_sparse_plan_get_found(VmrSparsePlan *plan)
 {
     guint64 found;
 
-    g_mutex_lock(&plan->mutex);
+    pthread_mutex_lock(&plan->mutex);
     found = plan->found;
-    g_mutex_unlock(&plan->mutex);
+    pthread_mutex_unlock(&plan->mutex);
     return found;
 }
 

@@ -37,7 +37,7 @@ typedef struct {
     VmrSparseLimit *limit;
     gint *cancelled;         /* atomic */
     guint64 *done;           /* atomic: bytes */
-    GMutex mutex;            /* guards what follows */
+    pthread_mutex_t mutex; /* guards what follows */
     guint64 finished;        /* bytes */
     VmrSparseSum sum;        /* of them */
     GError *error;           /* the first */

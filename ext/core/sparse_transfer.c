@@ -41,9 +41,9 @@ vmr_sparse_transfer_stopped(VmrSparseTransfer *transfer)
 
     if (vmr_sparse_transfer_cancelled(transfer))
         return TRUE;
-    g_mutex_lock(&transfer->mutex);
+    pthread_mutex_lock(&transfer->mutex);
     stopped = transfer->error || transfer->unsuitable;
-    g_mutex_unlock(&transfer->mutex);
+    pthread_mutex_unlock(&transfer->mutex);
     return stopped;
 }
 
@@ -60,10 +60,10 @@ vmr_sparse_set_io_error(GError **error, int errnum, const char *action,
 static void
 keep_error(VmrSparseTransfer *transfer, GError *error)
 {
-    g_mutex_lock(&transfer->mutex);
+    pthread_mutex_lock(&transfer->mutex);
     if (!transfer->error)
         transfer->error = g_steal_pointer(&error);
-    g_mutex_unlock(&transfer->mutex);
+    pthread_mutex_unlock(&transfer->mutex);
     g_clear_error(&error);
 }
 
@@ -91,9 +91,9 @@ void
 vmr_sparse_transfer_pass_on(VmrSparseTransfer *transfer, VmrSparseRange range)
 {
     vmr_sparse_plan_give_back(transfer->plan, range);
-    g_mutex_lock(&transfer->mutex);
+    pthread_mutex_lock(&transfer->mutex);
     transfer->unsuitable = TRUE;
-    g_mutex_unlock(&transfer->mutex);
+    pthread_mutex_unlock(&transfer->mutex);
 }
 
 void
@@ -101,10 +101,10 @@ vmr_sparse_transfer_finish(VmrSparseTransfer *transfer, VmrSparseRange range,
                            VmrSparseSum sum)
 {
     __atomic_add_fetch(transfer->done, range.length, __ATOMIC_RELAXED);
-    g_mutex_lock(&transfer->mutex);
+    pthread_mutex_lock(&transfer->mutex);
     transfer->finished += range.length;
     vmr_sparse_sum_merge(&transfer->sum, sum);
-    g_mutex_unlock(&transfer->mutex);
+    pthread_mutex_unlock(&transfer->mutex);
 }
 
 gboolean
@@ -118,9 +118,9 @@ vmr_sparse_transfer_claim(VmrSparseTransfer *transfer, guint64 max,
     }
     if (range->length > 0)
         return TRUE;
-    g_mutex_lock(&transfer->mutex);
+    pthread_mutex_lock(&transfer->mutex);
     transfer->exhausted = TRUE;
-    g_mutex_unlock(&transfer->mutex);
+    pthread_mutex_unlock(&transfer->mutex);
     return FALSE;
 }
 
@@ -129,9 +129,9 @@ vmr_sparse_transfer_exhausted(VmrSparseTransfer *transfer)
 {
     gboolean exhausted;
 
-    g_mutex_lock(&transfer->mutex);
+    pthread_mutex_lock(&transfer->mutex);
     exhausted = transfer->exhausted;
-    g_mutex_unlock(&transfer->mutex);
+    pthread_mutex_unlock(&transfer->mutex);
     return exhausted;
 }
 
@@ -140,14 +140,14 @@ vmr_sparse_transfer_outcome(VmrSparseTransfer *transfer)
 {
     VmrSparseRun run = VMR_SPARSE_RUN_DONE;
 
-    g_mutex_lock(&transfer->mutex);
+    pthread_mutex_lock(&transfer->mutex);
     if (transfer->error || vmr_sparse_transfer_cancelled(transfer))
         run = VMR_SPARSE_RUN_FAILED;
     else if (transfer->unsuitable)
         run = VMR_SPARSE_RUN_UNSUITABLE;
     transfer->unsuitable = FALSE;
     transfer->exhausted = FALSE;
-    g_mutex_unlock(&transfer->mutex);
+    pthread_mutex_unlock(&transfer->mutex);
     return run;
 }
 
