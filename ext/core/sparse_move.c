@@ -63,19 +63,21 @@ vmr_sparse_count(VmrSparse *copy, int fd, const char *path, guint64 size,
     return FALSE;
 }
 
-/* Each range that was handed out must have come to its end: a copy that is not
- * whole must never be taken for one. */
+/* Each range must have been handed out and have come to its end: a copy that is
+ * not whole must never be taken for one. */
 static gboolean
 check_finished(VmrSparseTransfer *transfer, GError **error)
 {
-    guint64 found = vmr_sparse_plan_get_found(transfer->plan);
+    guint64 found;
+    gboolean empty = vmr_sparse_plan_is_empty(transfer->plan, &found);
 
-    if (transfer->finished == found)
+    if (empty && transfer->finished == found)
         return TRUE;
     g_set_error(error, VMR_ERROR, VMR_ERROR_IO,
-                "only %" G_GUINT64_FORMAT " of %" G_GUINT64_FORMAT
-                " bytes of '%s' have come over",
-                transfer->finished, found, transfer->source);
+                "not all of '%s' has come over, but %" G_GUINT64_FORMAT
+                " of %" G_GUINT64_FORMAT "%s bytes",
+                transfer->source, transfer->finished, found,
+                empty ? "" : " or more");
     return FALSE;
 }
 

@@ -140,15 +140,17 @@ vmr_sparse_plan_give_back(VmrSparsePlan *plan, VmrSparseRange range)
     pthread_mutex_unlock(&plan->mutex);
 }
 
-guint64
-vmr_sparse_plan_get_found(VmrSparsePlan *plan)
+gboolean
+vmr_sparse_plan_is_empty(VmrSparsePlan *plan, guint64 *found)
 {
-    guint64 found;
+    gboolean empty;
 
     pthread_mutex_lock(&plan->mutex);
-    found = plan->found;
+    empty = plan->position >= plan->end && plan->extent.length == 0 &&
+            plan->returned->len == 0;
+    *found = plan->found;
     pthread_mutex_unlock(&plan->mutex);
-    return found;
+    return empty;
 }
 
 gboolean

@@ -43,8 +43,9 @@ gboolean vmr_sparse_plan_claim(VmrSparsePlan *plan, guint64 max,
 /* Put back a @range that was claimed and could not be copied. Any thread. */
 void vmr_sparse_plan_give_back(VmrSparsePlan *plan, VmrSparseRange range);
 
-/* How many bytes were handed out, each counted once. Any thread. */
-guint64 vmr_sparse_plan_get_found(VmrSparsePlan *plan);
+/* Whether all there is was handed out, nothing of it was put back since, and how
+ * many bytes that was (each counted once). Any thread. */
+gboolean vmr_sparse_plan_is_empty(VmrSparsePlan *plan, guint64 *found);
 
 /* The next extent of data of @fd between @from and @end, not aligned: length 0
  * if there is none. What cannot tell (a block device) is all data. FALSE: errno

@@ -74,6 +74,9 @@ void vmr_sparse_transfer_fail_short(VmrSparseTransfer *transfer,
 void vmr_sparse_transfer_pass_on(VmrSparseTransfer *transfer,
                                  VmrSparseRange range);
 
+/* Leave what is left to another backend. */
+void vmr_sparse_transfer_give_up(VmrSparseTransfer *transfer);
+
 /* @range, whose blocks have @sum, is done. */
 void vmr_sparse_transfer_finish(VmrSparseTransfer *transfer,
                                 VmrSparseRange range, VmrSparseSum sum);

@@ -88,12 +88,18 @@ vmr_sparse_transfer_fail_short(VmrSparseTransfer *transfer, guint64 offset)
 }
 
 void
-vmr_sparse_transfer_pass_on(VmrSparseTransfer *transfer, VmrSparseRange range)
+vmr_sparse_transfer_give_up(VmrSparseTransfer *transfer)
 {
-    vmr_sparse_plan_give_back(transfer->plan, range);
     pthread_mutex_lock(&transfer->mutex);
     transfer->unsuitable = TRUE;
     pthread_mutex_unlock(&transfer->mutex);
+}
+
+void
+vmr_sparse_transfer_pass_on(VmrSparseTransfer *transfer, VmrSparseRange range)
+{
+    vmr_sparse_plan_give_back(transfer->plan, range);
+    vmr_sparse_transfer_give_up(transfer);
 }
 
 void

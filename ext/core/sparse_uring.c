@@ -356,6 +356,7 @@ abandon(Ring *ring)
         vmr_sparse_transfer_pass_on(ring->transfer, slot->range);
         free_slot(ring, slot);
     }
+    vmr_sparse_transfer_give_up(ring->transfer);
 }
 
 static void
@@ -393,7 +394,7 @@ vmr_sparse_uring_run(VmrSparseTransfer *transfer)
     if (ring->uring.features & IORING_FEAT_EXT_ARG)
         run(ring);
     else
-        transfer->unsuitable = TRUE;
+        vmr_sparse_transfer_give_up(transfer);
     ring_close(ring);
     g_free(ring);
     return vmr_sparse_transfer_outcome(transfer);
