@@ -3,20 +3,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import os
 import pathlib
 import signal
-import threading
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from support.guest import Guest
+from support.reaper import reaped_qemus
 from virmirror import embed
-
-PR_SET_CHILD_SUBREAPER = 36
 
 # A shell that starts the tests in the background has Ctrl-C ignored for them, and
 # for the commands that they start and interrupt.
@@ -32,29 +28,8 @@ def guards_of_our_own(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture(scope="session")
 def qemus_reaped() -> Iterator[None]:
-    """Reap ended QEMUs at once, so that a guest ends in 0.3 s instead of 1.3 s.
-
-    libvirt waits until a process is gone, and some init processes take a second
-    to reap. QEMU leaves its parent, so it becomes ours as their nearest reaper.
-    """
-    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    done = threading.Event()
-    thread = threading.Thread(target=_reap_qemus, args=(done,))
-    thread.start()
-    yield
-    done.set()
-    thread.join()
-
-
-def _reap_qemus(done: threading.Event) -> None:
-    while not done.wait(0.02):
-        for children in pathlib.Path("/proc/self/task").glob("*/children"):
-            with contextlib.suppress(OSError):
-                for pid in children.read_text().split():
-                    # Only what nobody here has started: others wait for theirs.
-                    stat = pathlib.Path(f"/proc/{pid}/stat").read_text()
-                    if "(qemu-system" in stat and stat.rpartition(") ")[2].startswith("Z"):
-                        os.waitpid(int(pid), os.WNOHANG)
+    with reaped_qemus():
+        yield
 
 
 @pytest.fixture(scope="session")

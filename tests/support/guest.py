@@ -38,6 +38,7 @@ class Guest:
         layers: int = 2,
         base_format: str = "qcow2",
         data: int = 0,
+        size: int = 64 * testguest.MIB,
     ) -> None:
         number = next(_numbers)
         folder = folder / f"guest{number}"
@@ -55,6 +56,7 @@ class Guest:
                 [_numbered(name, n) for name in names],
                 base_format=base_format,
                 data=data,
+                size=size,
             )
             self.tops.append(chain[-1])
         top_format = base_format if layers == 1 else "qcow2"
