@@ -89,12 +89,16 @@ class Daemon:
         """What reaches it from outside of its namespace."""
         return f"qemu+unix:///system?socket={self.folder}/libvirt-sock"
 
+    def inside(self) -> list[str]:
+        """The command that another command runs by in its namespace: it sees its mounts."""
+        as_root = [] if os.geteuid() == 0 else ["--user", "--preserve-credentials"]
+        return ["nsenter", *as_root, "--target", str(self._holder.pid), "--mount"]
+
     def start_daemon(self) -> libvirt.virConnect:
         """Start it, perhaps anew, and return a connection to it, also as ``conn``."""
-        as_root = [] if os.geteuid() == 0 else ["--user", "--preserve-credentials"]
         self._libvirtd = subprocess.Popen(
             [
-                *("nsenter", *as_root, "--target", str(self._holder.pid), "--mount", "libvirtd"),
+                *(*self.inside(), "libvirtd"),
                 *("--config", f"{self.folder}/libvirtd.conf", "--pid-file", f"{self.folder}/pid"),
             ],
             stdin=subprocess.DEVNULL,
