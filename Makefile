@@ -14,9 +14,11 @@ EXT_MODULE := $(wildcard python/virmirror/_core*.so)
 # how long and how often, for the targets of "check-all"
 SECONDS ?= 60
 CYCLES ?= 10000
+# for the targets of "bench": --quick, --runs 9, --dir /mnt ...
+BENCH_FLAGS ?=
 
 .PHONY: help demo test check build lint fuzz asan tsan leak valgrind check-all tidy docs dist \
-        clean system system-test system-all FORCE
+        bench clean system system-test system-bench system-all FORCE
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -55,6 +57,12 @@ check-all: build/ext-werror.stamp ## all that is too long for "make test": full 
 	VIRMIRROR_FULL=1 $(PY) -m pytest
 	$(MAKE) fuzz asan tsan leak valgrind
 
+bench: build system-bench ## measure virmirror beside other tools; bench-NAME is one of bench/NAME.py
+	$(PY) bench/all.py --json build/bench $(BENCH_FLAGS)
+
+bench-%: build system-bench
+	$(PY) bench/$*.py --json build/bench/$*.json $(BENCH_FLAGS)
+
 tidy: build/ext-werror.stamp ## clang-tidy over the C sources (wants clang-tidy installed)
 	clang-tidy --quiet $(wildcard ext/*/*.c) -- -std=gnu11 -Iext/core -Iext/binding \
 	    -DPy_LIMITED_API=0x030B0000 \
@@ -70,7 +78,7 @@ dist: build/ext-werror.stamp ## a source distribution in dist/
 clean: ## remove everything that was built, and .venv
 	rm -rf build dist python/*.egg-info $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	rm -f python/virmirror/_core*.so
-	find python tests examples docs -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+	find python tests bench examples docs -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
 # System packages: a query each time, an installation only when one is missing.
 system:
@@ -78,6 +86,9 @@ system:
 
 system-test:
 	@tools/setup-system.sh --test
+
+system-bench:
+	@tools/setup-system.sh --bench
 
 system-all:
 	@tools/setup-system.sh --all

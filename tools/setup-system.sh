@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
 # Install the system packages that virmirror needs, if any of them is missing.
-# Usage: tools/setup-system.sh [--test | --all]
-# With --test also those that only the tests and lints need, with --all those of
-# "make check-all", too. When everything is there already nothing is changed and
-# no privilege is needed.
+# Usage: tools/setup-system.sh [--bench | --test | --all]
+# With --bench also the tools that virmirror is measured against, with --test those
+# and what only the tests and lints need, with --all those of "make check-all", too.
+# When everything is there already nothing is changed and no privilege is needed.
 set -euo pipefail
 
 packages=(
@@ -15,6 +15,14 @@ packages=(
     qemu-system-x86 qemu-utils seabios
     binutils ca-certificates
 )
+
+# what level $1 comprises, beside virmirror's own needs
+with_rivals=no with_tests=no with_all=no
+case ${1:-} in
+    --bench) with_rivals=yes ;;
+    --test) with_rivals=yes with_tests=yes ;;
+    --all) with_rivals=yes with_tests=yes with_all=yes ;;
+esac
 
 is_installed() {
     local state
@@ -39,12 +47,17 @@ check_without_apt() {
     for tool in gcc make pkg-config as ld qemu-system-x86_64 qemu-img; do
         command -v "$tool" >/dev/null || missing+=("$tool")
     done
-    if [ "${1:-}" != "" ]; then
+    if [ $with_rivals = yes ]; then
+        for tool in rsync nbdcopy virsh; do
+            command -v "$tool" >/dev/null || missing+=("$tool")
+        done
+    fi
+    if [ $with_tests = yes ]; then
         for tool in clang strace; do
             command -v "$tool" >/dev/null || missing+=("$tool")
         done
     fi
-    if [ "${1:-}" = --all ]; then
+    if [ $with_all = yes ]; then
         command -v valgrind >/dev/null || missing+=(valgrind)
     fi
     if command -v pkg-config >/dev/null; then
@@ -61,7 +74,7 @@ There is no apt-get here, so please install these yourself. On Fedora or RHEL:
   dnf install gcc make pkgconf-pkg-config binutils clang compiler-rt valgrind \
       python3-devel libvirt-devel glib2-devel libxml2-devel liburing-devel xxhash-devel \
       libvirt-daemon-driver-qemu strace \
-      qemu-system-x86-core qemu-img seabios-bin
+      qemu-system-x86-core qemu-img seabios-bin rsync libnbd libvirt-client
 HINT
     return 1
 }
@@ -81,14 +94,17 @@ install_packages() {
 }
 
 if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then
-    check_without_apt "$@"
+    check_without_apt
     exit
 fi
 
-if [ "${1:-}" != "" ]; then
+if [ $with_rivals = yes ]; then
+    packages+=(rsync libnbd-bin libvirt-clients)
+fi
+if [ $with_tests = yes ]; then
     packages+=(clang strace)
 fi
-if [ "${1:-}" = --all ]; then
+if [ $with_all = yes ]; then
     packages+=(valgrind)
 fi
 
@@ -101,7 +117,7 @@ if [ ${#missing[@]} -gt 0 ]; then
 fi
 
 # clang's sanitizers and fuzzer are in a package named after its version.
-if [ "${1:-}" != "" ] && [[ $(dpkg-query -W -f='${Depends}' clang) =~ clang-([0-9]+) ]]; then
+if [ $with_tests = yes ] && [[ $(dpkg-query -W -f='${Depends}' clang) =~ clang-([0-9]+) ]]; then
     runtime=libclang-rt-${BASH_REMATCH[1]}-dev
     is_installed "$runtime" || install_packages "$runtime"
 fi

@@ -450,7 +450,7 @@ def pkg_config_cflags():
 
 def test_clang_has_no_complaint():
     """A second compiler sees other things than gcc does."""
-    folders = ("ext/core/", "ext/binding/", "tests/c/")
+    folders = ("ext/core/", "ext/binding/", "tests/c/", "bench/")
     sources = [name for name in FILES if name.endswith(".c") and name.startswith(folders)]
     warnings = "all extra error shadow strict-prototypes missing-prototypes"
     run_tool(
