@@ -173,15 +173,10 @@ def report(bench: Bench, results: Results, seed: int) -> dict[str, object]:
     }
 
 
-def parse(name: str, text: str | None, argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog=f"bench/{name}.py",
-        description=text,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the commands of all benches have in common."""
     parser.add_argument("--quick", action="store_true", help="small and short: does it work?")
     parser.add_argument("--runs", type=int, help="rounds (default 5, or 1 with --quick)")
-    parser.add_argument("--json", type=pathlib.Path, help="write the results to this file, too")
     parser.add_argument("--seed", type=int, default=1, help="of the shuffled order")
     parser.add_argument(
         "--dir",
@@ -189,7 +184,6 @@ def parse(name: str, text: str | None, argv: list[str] | None) -> argparse.Names
         default=BUILD,
         help="the folder whose file system is measured (default %(default)s)",
     )
-    return parser.parse_args(argv)
 
 
 @contextlib.contextmanager
@@ -220,7 +214,14 @@ def run(kind: type[Bench], setting: Setting, seed: int) -> dict[str, object]:
 
 def main(kind: type[Bench], argv: list[str] | None = None) -> int:
     """The command of one bench."""
-    args = parse(kind.name, kind.__doc__, argv)
+    parser = argparse.ArgumentParser(
+        prog=f"bench/{kind.name}.py",
+        description=kind.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_arguments(parser)
+    parser.add_argument("--json", type=pathlib.Path, help="write the results to this file, too")
+    args = parser.parse_args(argv)
     with settings(args) as make:
         found = run(kind, make(), args.seed)
     print(tables.as_text(found))

@@ -13,6 +13,8 @@ import pathlib
 import queue
 import sys
 import tempfile
+import time
+import xml.etree.ElementTree as ET
 from collections.abc import Callable
 
 import libvirt
@@ -23,10 +25,10 @@ sys.path.append(str(pathlib.Path(__file__).parents[1] / "tests"))
 
 from support.daemon import Daemon
 from support.guest import Guest
-from support.mirrors import create_empty, seed_spec
+from support.mirrors import seed_spec
 from support.reaper import reaped_qemus
 
-__all__ = ["Daemon", "Guest", "JobEvents", "Seed", "Virsh", "lazy_daemon"]
+__all__ = ["Daemon", "Guest", "JobEvents", "Seed", "Virsh", "lazy_daemon", "top_of"]
 
 # What JobEvents waits for: a kind of job, and what becomes of it.
 READY = (libvirt.VIR_DOMAIN_BLOCK_JOB_TYPE_COPY, libvirt.VIR_DOMAIN_BLOCK_JOB_READY)
@@ -65,6 +67,9 @@ class JobEvents:
     def __init__(self, conn: libvirt.virConnect) -> None:
         self._conn = conn
         self._events: queue.Queue[tuple[str, tuple[int, int]]] = queue.Queue()
+        #: when each was last seen (ns of the monotonic clock)
+        self.times: dict[tuple[str, tuple[int, int]], int] = {}
+        self._calls: dict[tuple[str, tuple[int, int]], list[Callable[[], object]]] = {}
         self._id = conn.domainEventRegisterAny(
             None, libvirt.VIR_DOMAIN_EVENT_ID_BLOCK_JOB_2, self._arrived, None
         )
@@ -72,12 +77,20 @@ class JobEvents:
     def _arrived(
         self, _conn: object, dom: libvirt.virDomain, _disk: str, kind: int, status: int, _: object
     ) -> None:
-        self._events.put((dom.name(), (kind, status)))
+        event = (dom.name(), (kind, status))
+        self.times[event] = time.monotonic_ns()
+        for call in self._calls.pop(event, ()):
+            call()
+        self._events.put(event)
 
     def wait(self, name: str, wanted: tuple[int, int], timeout: float = 60) -> None:
         """Wait for an event of the guest ``name``; those before it are dropped."""
         while self._events.get(timeout=timeout) != (name, wanted):
             pass
+
+    def on(self, name: str, wanted: tuple[int, int], call: Callable[[], object]) -> None:
+        """Have something called, once, at the next event of that kind, in its thread."""
+        self._calls.setdefault((name, wanted), []).append(call)
 
     def close(self) -> None:
         self._conn.domainEventDeregisterAny(self._id)
@@ -149,6 +162,8 @@ class Seed:
         virsh("blockpull", self.name, "vda", "--base", self.base, "--keep-relative", "--wait")
 
 
-def empty_top(path: pathlib.Path, base: pathlib.Path, size: int) -> None:
-    """A qcow2 layer with nothing in it, on a base in its own folder."""
-    create_empty(path, base.name, size=str(size))
+def top_of(dom: libvirt.virDomain) -> pathlib.Path:
+    """The top layer of a guest's one disk, as libvirt tells."""
+    source = ET.fromstring(dom.XMLDesc()).find(".//disk/source")
+    assert source is not None
+    return pathlib.Path(source.attrib["file"])

@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import pathlib
 import stat
+import subprocess
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 
@@ -16,6 +17,7 @@ from support.storage import is_written_to
 from virmirror import embed, testguest
 
 JOURNAL = "urn:virmirror:journal"
+SIZE = 64 * testguest.MIB
 _numbers = itertools.count(1)
 
 
@@ -23,7 +25,8 @@ class Guest:
     """``path1`` has its chains, ``path2`` is where they are to go.
 
     Disk n has the chain ``common`` <- ``old.qcow2``, with ``n`` appended to the
-    stem from the second disk on.
+    stem from the second disk on. ``data`` is how much the base holds, in bytes, and
+    ``top_data`` the layer on top of it.
     """
 
     def __init__(
@@ -38,7 +41,8 @@ class Guest:
         layers: int = 2,
         base_format: str = "qcow2",
         data: int = 0,
-        size: int = 64 * testguest.MIB,
+        size: int = SIZE,
+        top_data: int = 0,
     ) -> None:
         number = next(_numbers)
         folder = folder / f"guest{number}"
@@ -47,6 +51,7 @@ class Guest:
         self.path2.mkdir()
         self.serial = folder / "serial"
         self.layers = layers
+        self.size = size
         self.tops = []
         for n in range(disks):
             names = [*(f"layer{i}" for i in range(layers - 1)), "old.qcow2"]
@@ -58,6 +63,8 @@ class Guest:
                 data=data,
                 size=size,
             )
+            if top_data:
+                fill(chain[-1], size - top_data, top_data)
             self.tops.append(chain[-1])
         top_format = base_format if layers == 1 else "qcow2"
         xml = testguest.domain_xml(f"guest{number}", self.tops, self.serial, disk_format=top_format)
@@ -73,6 +80,7 @@ class Guest:
         guest.path1, guest.path2 = folder / "path1", folder / "path2"
         guest.serial = folder / "serial"
         guest.layers = 2
+        guest.size = SIZE
         guest.tops = sorted(guest.path1.glob("old*.qcow2"))
         guest.dom = host.conn.lookupByName(folder.name)
         return guest
@@ -146,6 +154,12 @@ class Guest:
             "jobs": [job["type"] for job in jobs],
             "running": self.dom.state(),
         }
+
+
+def fill(top: pathlib.Path, offset: int, length: int) -> None:
+    """Give a layer data of its own, where nobody else has any."""
+    command = ["qemu-io", "-f", "qcow2", "-c", f"write -q -P 90 {offset} {length}", str(top)]
+    subprocess.run(command, check=True)
 
 
 def _fingerprint(path: pathlib.Path) -> tuple[int, ...]:

@@ -34,8 +34,8 @@ def seed_spec(guest: Guest) -> str:
     """The diskspec of the seed for vda, with its files made."""
     virmirror.prepare_chain(guest.dom, "vda", guest.path2)
     overlay, mirror = guest.path1 / "old.migrate", guest.path2 / "new.qcow2"
-    create_empty(overlay)
-    create_empty(mirror)
+    create_empty(overlay, size=str(guest.size))
+    create_empty(mirror, size=str(guest.size))
     return f"vda,file={overlay},mirror={mirror}"
 
 
