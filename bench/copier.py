@@ -2,7 +2,8 @@
 """Run as a program: copy one file by virmirror.
 
 The arguments are the pace, the source, the destination and, if what the call
-alone took is to be known, the file to write that to, as JSON.
+alone took is to be known, the file to write that to, as JSON, together with its
+start and end (ns of the monotonic clock).
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ def main() -> None:
     values = [b - a for a, b in zip(before, after, strict=True)]
     for path in result:
         report = dict(zip(("seconds", "cpu", "memory"), values, strict=True))
+        report |= {"start": before[0] * 1e9, "end": after[0] * 1e9}
         pathlib.Path(path).write_text(json.dumps(report))
 
 

@@ -49,16 +49,17 @@ class Fleet(Bench):
     reference = OURS
 
     def prepare(self) -> None:
-        self.count, base, own = (3, 32, 4) if self.quick else (8, 1536, 64)
+        self.count = 3 if self.quick else 8
+        base, own = self.data(1536, quick=32), self.data(64, quick=4)
         self.daemon = self.setting.daemon()
         self.virsh = Virsh(self.daemon)
         self.old, self.new = self.work / "old", self.work / "new"
         self.old.mkdir()
-        self.size = (base + own + 64) * MIB
+        self.size = base + own + 64 * MIB
         self.base, first = testguest.make_chain(
-            self.old, ("base", "pristine"), size=self.size, data=base * MIB
+            self.old, ("base", "pristine"), size=self.size, data=base
         )
-        fill(first, self.size - own * MIB, own * MIB)
+        fill(first, self.size - own, own)
         self.pristine = first
         self.names = [f"fleet{n}" for n in range(self.count)]
 

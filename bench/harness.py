@@ -25,6 +25,7 @@ import hosts
 import machine
 import tables
 from tools import BUILD
+from virmirror.testguest import MIB
 
 Values = Mapping[str, float]
 Contender = Callable[[], Values]
@@ -87,6 +88,8 @@ class Setting:
 
     work: pathlib.Path
     quick: bool
+    #: how large the images are, of what the bench's title says
+    scale: float
     runs: int
     random: random.Random
     #: starts the libvirtd, which all benches of a command share
@@ -108,6 +111,10 @@ class Bench:
         self.setting = setting
         self.work = setting.work
         self.quick = setting.quick
+
+    def data(self, full: int, quick: int) -> int:
+        """How many bytes an image is to hold; full and quick are in MiB."""
+        return (quick if self.quick else max(1, round(full * self.setting.scale))) * MIB
 
     def prepare(self) -> None:
         """Make what all contenders work on."""
@@ -154,6 +161,7 @@ def report(bench: Bench, results: Results, seed: int) -> dict[str, object]:
         "when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "machine": machine.describe(bench.work),
         "quick": bench.quick,
+        "scale": bench.setting.scale,
         "rounds": bench.setting.runs,
         "seed": seed,
         "reference": bench.reference,
@@ -176,6 +184,7 @@ def report(bench: Bench, results: Results, seed: int) -> dict[str, object]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the commands of all benches have in common."""
     parser.add_argument("--quick", action="store_true", help="small and short: does it work?")
+    parser.add_argument("--scale", type=float, default=1.0, help="size of the images (default 1)")
     parser.add_argument("--runs", type=int, help="rounds (default 5, or 1 with --quick)")
     parser.add_argument("--seed", type=int, default=1, help="of the shuffled order")
     parser.add_argument(
@@ -197,7 +206,7 @@ def settings(args: argparse.Namespace) -> Iterator[Callable[[], Setting]]:
             work = stack.enter_context(tempfile.TemporaryDirectory(prefix="run-", dir=args.dir))
             runs = args.runs or (1 if args.quick else 5)
             folder = pathlib.Path(work).resolve()
-            return Setting(folder, args.quick, runs, random.Random(args.seed), daemon)
+            return Setting(folder, args.quick, args.scale, runs, random.Random(args.seed), daemon)
 
         yield make
 

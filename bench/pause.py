@@ -51,7 +51,7 @@ class Pause(Bench):
         self.daemon = self.setting.daemon()
         self.virsh = Virsh(self.daemon)
         self.events = JobEvents(self.daemon.conn)
-        self.data = 8 * MIB if self.quick else 256 * MIB
+        self.data = self.data(256, quick=8)
 
     def close(self) -> None:
         if hasattr(self, "events"):

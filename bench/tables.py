@@ -77,10 +77,11 @@ def conditions(report: Report) -> list[str]:
     rounds = report["rounds"]
     how = f"medians of {rounds} rounds" if rounds > 1 else "one round"
     quick = "; a quick run, whose figures say nothing" if report["quick"] else ""
+    scale = "" if report["scale"] == 1 else f", images of {report['scale']:g} of the size"
     machine = ", ".join(f"{key} {value}" for key, value in report["machine"].items())
     return [
         *report["notes"],
-        f"{report['when']}, {how} in shuffled order (seed {report['seed']}){quick}",
+        f"{report['when']}, {how} in shuffled order (seed {report['seed']}){scale}{quick}",
         machine,
     ]
 
@@ -138,7 +139,7 @@ def replace_figures(document: str, reports: list[Report]) -> str:
         if len(re.findall(pattern, document)) != 1:
             raise ValueError(f"there must be one '{start}' ... '{END}'")
         block = f"{start}\n\n{as_rst(report)}\n{END}"
-        document = re.sub(pattern, lambda _, block=block: block, document)
+        document = re.sub(pattern, block.replace("\\", r"\\"), document)
     return document
 
 
