@@ -44,7 +44,7 @@ class Collapse(Bench):
         self.daemon = self.setting.daemon()
         self.virsh = Virsh(self.daemon)
         self.events = JobEvents(self.daemon.conn)
-        self.data = self.data(1024, quick=32)
+        self.data = self.amount(1024, quick=32)
 
     def close(self) -> None:
         if hasattr(self, "events"):

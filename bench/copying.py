@@ -62,7 +62,7 @@ class Copying(Bench):
 
     def prepare(self) -> None:
         need("cp", "rsync", "dd", "qemu-img", "nbdcopy")
-        size = self.data(1536, quick=8)
+        size = self.amount(1536, quick=8)
         self.sources = {
             LAYER: make_layer(self.work, size),
             FEW: make_raw(self.work / "few", size, size // 8),

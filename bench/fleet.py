@@ -50,7 +50,7 @@ class Fleet(Bench):
 
     def prepare(self) -> None:
         self.count = 3 if self.quick else 8
-        base, own = self.data(1536, quick=32), self.data(64, quick=4)
+        base, own = self.amount(1536, quick=32), self.amount(64, quick=4)
         self.daemon = self.setting.daemon()
         self.virsh = Virsh(self.daemon)
         self.old, self.new = self.work / "old", self.work / "new"

@@ -65,7 +65,7 @@ class Guest(Bench):
         need("cp", "qemu-img", "virsh")
         self.daemon = self.setting.daemon()
         self.virsh = Virsh(self.daemon)
-        self.layer = make_layer(self.work, self.data(1536, quick=32))
+        self.layer = make_layer(self.work, self.amount(1536, quick=32))
         self.undisturbed = 0.3 if self.quick else 3.0
 
     def contenders(self, case: str) -> Mapping[str, Callable[[], Values]]:

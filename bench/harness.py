@@ -112,7 +112,7 @@ class Bench:
         self.work = setting.work
         self.quick = setting.quick
 
-    def data(self, full: int, quick: int) -> int:
+    def amount(self, full: int, quick: int) -> int:
         """How many bytes an image is to hold; full and quick are in MiB."""
         return (quick if self.quick else max(1, round(full * self.setting.scale))) * MIB
 

@@ -51,7 +51,7 @@ class Pause(Bench):
         self.daemon = self.setting.daemon()
         self.virsh = Virsh(self.daemon)
         self.events = JobEvents(self.daemon.conn)
-        self.data = self.data(256, quick=8)
+        self.data = self.amount(256, quick=8)
 
     def close(self) -> None:
         if hasattr(self, "events"):
@@ -128,7 +128,13 @@ class Pause(Bench):
         return move, 2
 
     def _migrate(self, guest: Guest) -> tuple[Callable[[], float], int]:
-        return lambda: virmirror.migrate(guest.dom, {"vda": guest.path2}).pause, 2
+        def move() -> float:
+            pause = virmirror.migrate(guest.dom, {"vda": guest.path2}).pause
+            if pause is None:
+                raise Wrong("the report has no pause")
+            return pause
+
+        return move, 2
 
     @contextlib.contextmanager
     def _watch(self, guest: Guest) -> Iterator[pathlib.Path]:
