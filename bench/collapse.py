@@ -75,26 +75,29 @@ class Collapse(Bench):
     def _pull(self, guest: Guest) -> Values:
         seed = Seed(guest)
         spec = seed.prepare()
-        begun = Written(self, guest)
+        pid = self.daemon.qemu_pids()[seed.name]
+        begun = Written(guest, pid)
         with virmirror.MirrorSnapshot.create(
             guest.dom, "migrate", spec, reuse_external=True
         ) as mirror:
             seed.copy_layers()
             mirror.wait_ready(timeout=60)
             mirror.pivot()
-        pivoted = Written(self, guest)
+        pivoted = Written(guest, pid)
         seed.virsh_pull(self.virsh)
-        return Written(self, guest).since(begun, pivoted)
+        return Written(guest, pid).since(begun, pivoted)
 
     def _migrate(self, guest: Guest, collapse: str) -> Values:
-        begun = Written(self, guest)
-        pivoted: list[Written] = []
         name = guest.dom.name()
-        self.events.on(name, PIVOTED, lambda: pivoted.append(Written(self, guest)))
+        # known in advance: what follows the end of the copy must not go uncounted
+        pid = self.daemon.qemu_pids()[name]
+        begun = Written(guest, pid)
+        pivoted: list[Written] = []
+        self.events.on(name, PIVOTED, lambda: pivoted.append(Written(guest, pid)))
         virmirror.migrate(guest.dom, {"vda": guest.path2}, collapse=collapse)
         if len(pivoted) != 1:
             raise Wrong(f"the end of the copy was seen {len(pivoted)} times")
-        return Written(self, guest).since(begun, pivoted[0])
+        return Written(guest, pid).since(begun, pivoted[0])
 
     def targets(self, results: Results) -> list[Target]:
         written, guest = (results.median("", AUTO, key) for key in ("written", "guest"))
@@ -104,9 +107,8 @@ class Collapse(Bench):
 class Written:
     """What QEMU, and its guest, have written by now."""
 
-    def __init__(self, bench: Collapse, guest: Guest) -> None:
+    def __init__(self, guest: Guest, pid: int) -> None:
         self.time = time.monotonic()
-        pid = bench.daemon.qemu_pids()[guest.dom.name()]
         lines = pathlib.Path(f"/proc/{pid}/io").read_text().splitlines()
         counters = dict(line.split(": ") for line in lines)
         self.qemu = int(counters["wchar"])

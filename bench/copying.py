@@ -70,6 +70,8 @@ class Copying(Bench):
         }
 
     def cases(self) -> list[str]:
+        if self.quick:
+            return [f"{LAYER}, {COLD}", f"{FEW}, {WARM}", f"{MANY}, {COLD}"]
         return [f"{source}, {cache}" for source in self.sources for cache in (COLD, WARM)]
 
     def contenders(self, case: str) -> Mapping[str, Callable[[], Values]]:

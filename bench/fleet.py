@@ -49,7 +49,7 @@ class Fleet(Bench):
     reference = OURS
 
     def prepare(self) -> None:
-        self.count = 3 if self.quick else 8
+        self.count = 2 if self.quick else 8
         base, own = self.amount(1536, quick=32), self.amount(64, quick=4)
         self.daemon = self.setting.daemon()
         self.virsh = Virsh(self.daemon)

@@ -37,7 +37,7 @@ class Supervise(Bench):
     reference = supervisor.OURS
 
     def prepare(self) -> None:
-        self.count, self.seconds = (4, 1.0) if self.quick else (32, 30.0)
+        self.count, self.seconds = (2, 1.0) if self.quick else (32, 30.0)
         self.daemon = self.setting.daemon()
         self.guests: list[Guest] = []
         specs = []
