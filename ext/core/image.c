@@ -148,24 +148,17 @@ check_format(const char *path, const char *format, GError **error)
     return FALSE;
 }
 
-VmrImage *
-vmr_image_read(const char *path, const char *format, GError **error)
+static VmrImage *
+read_opened(int fd, const struct stat *st, const char *path,
+            const char *format, GError **error)
 {
-    g_autoptr(VmrImage) image = NULL;
-    vmr_autofd fd = -1;
-    struct stat st;
+    g_autoptr(VmrImage) image = g_new0(VmrImage, 1);
 
-    if (!check_format(path, format, error))
-        return NULL;
-    fd = vmr_imagefile_open(path, &st, error);
-    if (fd < 0)
-        return NULL;
-    image = g_new0(VmrImage, 1);
     image->path = g_strdup(path);
     image->format = g_strdup(format);
-    image->is_block = S_ISBLK(st.st_mode);
-    vmr_imagefile_identify(&st, &image->dev, &image->ino);
-    if (!file_size(fd, path, &st, &image->file_size, error))
+    image->is_block = S_ISBLK(st->st_mode);
+    vmr_imagefile_identify(st, &image->dev, &image->ino);
+    if (!file_size(fd, path, st, &image->file_size, error))
         return NULL;
     if (g_str_equal(format, "qcow2")) {
         if (!read_qcow2(fd, image, error))
@@ -177,4 +170,30 @@ vmr_image_read(const char *path, const char *format, GError **error)
             (image->file_size + SECTOR_SIZE - 1) / SECTOR_SIZE * SECTOR_SIZE;
     }
     return g_steal_pointer(&image);
+}
+
+VmrImage *
+vmr_image_read(const char *path, const char *format, GError **error)
+{
+    vmr_autofd fd = -1;
+    struct stat st;
+
+    if (!check_format(path, format, error))
+        return NULL;
+    fd = vmr_imagefile_open(path, &st, error);
+    return fd < 0 ? NULL : read_opened(fd, &st, path, format, error);
+}
+
+VmrImage *
+vmr_image_read_fd(int fd, const char *path, const char *format, GError **error)
+{
+    struct stat st;
+
+    if (!check_format(path, format, error))
+        return NULL;
+    if (fstat(fd, &st) < 0) {
+        vmr_error_set_errno(error, errno, "look at", path);
+        return NULL;
+    }
+    return read_opened(fd, &st, path, format, error);
 }

@@ -41,6 +41,10 @@ typedef struct {
  * do), NOT_FOUND, IO. */
 VmrImage *vmr_image_read(const char *path, const char *format, GError **error);
 
+/* The same of a regular file that is open as @fd; @path is what it is called. */
+VmrImage *vmr_image_read_fd(int fd, const char *path, const char *format,
+                            GError **error);
+
 /* Free @image; NULL is fine. */
 void vmr_image_free(VmrImage *image);
 
@@ -64,6 +68,28 @@ typedef struct {
     const char *backing_name;   /* to be written as it is, or NULL */
     const char *backing_format; /* with backing_name, always */
 } VmrImageNew;
+
+/* A file that is made, but is not to be seen yet. */
+typedef struct VmrImageDraft VmrImageDraft;
+
+/* Make @image: a new file of mode 0600, its header by qemu-img, the backing file
+ * not looked at. It gets its name by vmr_image_draft_publish(); only where the
+ * file system has no unnamed files it has it at once.
+ * Errors: EXISTS, INVALID_SPEC, NOT_FOUND (its folder), NOT_SUPPORTED (no
+ * qemu-img), IMAGE, IO, TIMEOUT, CANCELLED. */
+VmrImageDraft *vmr_image_draft_new(const VmrImageNew *image,
+                                   const VmrWait *wait, GError **error);
+
+/* What was made, read back; borrowed. */
+const VmrImage *vmr_image_draft_get_image(const VmrImageDraft *draft);
+
+/* Give the file its name, to stay. Errors: EXISTS, IO. */
+gboolean vmr_image_draft_publish(VmrImageDraft *draft, GError **error);
+
+/* Free @draft; a file that was not published is gone. NULL is fine. */
+void vmr_image_draft_free(VmrImageDraft *draft);
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(VmrImageDraft, vmr_image_draft_free)
 
 /* Create @image: a new file of mode 0600 (an existing one is never touched),
  * its header by qemu-img, the backing file not looked at. *@made (may be NULL)

@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-#define _GNU_SOURCE 1 /* O_PATH */
+/* A new file has no name while it is being filled (O_TMPFILE): should its maker
+ * die, nothing is left of it. It gets its name (linkat()) when its maker has
+ * noted down somewhere which file it is. */
+
+#define _GNU_SOURCE 1 /* O_PATH, O_TMPFILE */
 
 #include <fcntl.h>
 #include <string.h>
@@ -15,16 +19,17 @@
 
 #define SECTOR_SIZE 512
 
-/* A file on its way: name and folder by descriptor, so that neither can be
- * exchanged for another one behind our back. */
-typedef struct {
-    const char *path;
+/* Name and folder by descriptor, so that neither can be exchanged for another
+ * one behind our back. */
+struct VmrImageDraft {
+    char *path;
     int folder_fd;
     char *base;
     int fd;
-    dev_t dev; /* of the file that was created */
-    ino_t ino;
-} NewFile;
+    gboolean named;     /* the file has its name */
+    gboolean published; /* and is to keep it */
+    VmrImage *image;    /* what was made */
+};
 
 static gboolean
 check_wanted(const VmrImageNew *image, GError **error)
@@ -62,36 +67,50 @@ check_wanted(const VmrImageNew *image, GError **error)
     return TRUE;
 }
 
+/* Whether nothing has the name of @draft; that is looked at here only to spare
+ * the work, what counts is that the naming fails. */
 static gboolean
-new_file_open(NewFile *file, GError **error)
+check_name_free(const VmrImageDraft *draft, GError **error)
 {
     struct stat st;
 
-    file->folder_fd = vmr_imagefile_open_folder(file->path, &file->base, error);
-    if (file->folder_fd < 0)
-        return FALSE;
-    file->fd = openat(file->folder_fd, file->base,
-                      O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
-                      0600);
-    if (file->fd < 0 && errno == EEXIST) {
-        g_set_error(error, VMR_ERROR, VMR_ERROR_EXISTS,
-                    "'%s' is there already, and is left as it is", file->path);
-        return FALSE;
-    }
-    if (file->fd < 0 || fstat(file->fd, &st) < 0) {
-        vmr_error_set_errno(error, errno, "create", file->path);
-        return FALSE;
-    }
-    vmr_imagefile_identify(&st, &file->dev, &file->ino);
-    return TRUE;
+    if (fstatat(draft->folder_fd, draft->base, &st, AT_SYMLINK_NOFOLLOW) < 0 &&
+        errno == ENOENT)
+        return TRUE;
+    g_set_error(error, VMR_ERROR, VMR_ERROR_EXISTS,
+                "'%s' is there already, and is left as it is", draft->path);
+    return FALSE;
 }
 
-static void
-new_file_close(NewFile *file)
+/* Whether open(O_TMPFILE) failed since the file system or the kernel cannot do
+ * that; the latter takes it for an attempt to write to a folder. */
+static gboolean
+has_no_unnamed_files(int code)
 {
-    vmr_fd_close(&file->fd);
-    vmr_fd_close(&file->folder_fd);
-    g_free(file->base);
+    return code == EOPNOTSUPP || code == EISDIR || code == ENOENT;
+}
+
+static gboolean
+draft_open(VmrImageDraft *draft, GError **error)
+{
+    draft->folder_fd =
+        vmr_imagefile_open_folder(draft->path, &draft->base, error);
+    if (draft->folder_fd < 0 || !check_name_free(draft, error))
+        return FALSE;
+    draft->fd = openat(draft->folder_fd, ".", O_RDWR | O_TMPFILE | O_CLOEXEC,
+                       0600);
+    if (draft->fd < 0 && has_no_unnamed_files(errno)) {
+        draft->fd = openat(draft->folder_fd, draft->base,
+                           O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
+                           0600);
+        draft->named = draft->fd >= 0;
+    }
+    if (draft->fd >= 0)
+        return TRUE;
+    if (errno == EEXIST)
+        return check_name_free(draft, error);
+    vmr_error_set_errno(error, errno, "create", draft->path);
+    return FALSE;
 }
 
 /* Remove @base from the folder if it is still the file @dev/@ino; *@mine tells
@@ -111,13 +130,19 @@ remove_from(int folder_fd, const char *base, dev_t dev, ino_t ino,
     return unlinkat(folder_fd, base, 0) == 0 || errno == ENOENT;
 }
 
-static void
-new_file_undo(const NewFile *file, GError **error)
+/* Take the name away again that a file has and is not to keep. */
+static gboolean
+draft_undo(VmrImageDraft *draft)
 {
+    struct stat st;
     gboolean mine;
 
-    if (!remove_from(file->folder_fd, file->base, file->dev, file->ino, &mine))
-        vmr_error_note(error, "'%s' could not be removed again", file->path);
+    if (!draft->named || draft->published)
+        return TRUE;
+    draft->named = FALSE;
+    return fstat(draft->fd, &st) == 0 &&
+           remove_from(draft->folder_fd, draft->base, st.st_dev, st.st_ino,
+                       &mine);
 }
 
 /* The value of "-o". */
@@ -138,8 +163,8 @@ qcow2_options(const VmrImageNew *image)
 /* qemu-img truncates the file that it finds, so inode and mode stay ours. By
  * -u the backing file is not opened: it need not be there yet. */
 static gboolean
-write_qcow2(const NewFile *file, const VmrImageNew *image, const VmrWait *wait,
-            GError **error)
+write_qcow2(const VmrImageDraft *draft, const VmrImageNew *image,
+            const VmrWait *wait, GError **error)
 {
     g_autofree char *options = qcow2_options(image);
     g_autofree char *size =
@@ -147,42 +172,26 @@ write_qcow2(const NewFile *file, const VmrImageNew *image, const VmrWait *wait,
     const char *args[] = {"create", "-q", "-u", "-f", "qcow2", "-o", options,
                           VMR_QEMUIMG_FILE, size, NULL};
 
-    return vmr_qemuimg_run(args, file->fd, wait, error);
+    return vmr_qemuimg_run(args, draft->fd, wait, error);
 }
 
 static gboolean
-write_raw(const NewFile *file, const VmrImageNew *image, GError **error)
+write_raw(const VmrImageDraft *draft, const VmrImageNew *image,
+          GError **error)
 {
-    if (ftruncate(file->fd, (off_t)image->virtual_size) == 0)
+    if (ftruncate(draft->fd, (off_t)image->virtual_size) == 0)
         return TRUE;
-    vmr_error_set_errno(error, errno, "set the size of", file->path);
-    return FALSE;
-}
-
-/* File and name reach the disk before anybody relies on them. */
-static gboolean
-new_file_sync(const NewFile *file, GError **error)
-{
-    if (fsync(file->fd) == 0 && fsync(file->folder_fd) == 0)
-        return TRUE;
-    vmr_error_set_errno(error, errno, "write out", file->path);
+    vmr_error_set_errno(error, errno, "set the size of", draft->path);
     return FALSE;
 }
 
 /* What is on the disk counts, not what a program says that it has done. */
 static gboolean
-check_made(const NewFile *file, const VmrImageNew *image, const VmrImage *made,
-           GError **error)
+check_made(const VmrImageNew *image, const VmrImage *made, GError **error)
 {
     guint64 size = image->virtual_size;
     guint version = g_str_equal(image->format, "qcow2") ? 3 : 0;
 
-    if (made->dev != file->dev || made->ino != file->ino) {
-        g_set_error(error, VMR_ERROR, VMR_ERROR_IMAGE,
-                    "'%s' was exchanged while it was being created",
-                    file->path);
-        return FALSE;
-    }
     size += (SECTOR_SIZE - size % SECTOR_SIZE) % SECTOR_SIZE;
     if (made->virtual_size != size || made->version != version ||
         (version == 3 && !made->empty) || made->data_file || made->encrypted ||
@@ -191,54 +200,108 @@ check_made(const NewFile *file, const VmrImageNew *image, const VmrImage *made,
          g_strcmp0(made->backing_format, image->backing_format) != 0)) {
         g_set_error(error, VMR_ERROR, VMR_ERROR_IMAGE,
                     "qemu-img made something else of '%s' than was asked for",
-                    file->path);
+                    image->path);
         return FALSE;
     }
     return TRUE;
 }
 
-static VmrImage *
-new_file_fill(const NewFile *file, const VmrImageNew *image,
-              const VmrWait *wait, GError **error)
+/* It reaches the disk before anybody relies on it. */
+static gboolean
+draft_fill(VmrImageDraft *draft, const VmrImageNew *image, const VmrWait *wait,
+           GError **error)
 {
-    g_autoptr(VmrImage) made = NULL;
-
     /* the umask may have taken something away from 0600 */
-    if (fchmod(file->fd, 0600) < 0) {
-        vmr_error_set_errno(error, errno, "set the mode of", file->path);
-        return NULL;
+    if (fchmod(draft->fd, 0600) < 0) {
+        vmr_error_set_errno(error, errno, "set the mode of", draft->path);
+        return FALSE;
     }
     if (g_str_equal(image->format, "raw")) {
-        if (!write_raw(file, image, error))
-            return NULL;
-    } else if (!write_qcow2(file, image, wait, error)) {
-        g_prefix_error(error, "cannot create '%s': ", file->path);
-        return NULL;
+        if (!write_raw(draft, image, error))
+            return FALSE;
+    } else if (!write_qcow2(draft, image, wait, error)) {
+        g_prefix_error(error, "cannot create '%s': ", draft->path);
+        return FALSE;
     }
-    made = vmr_image_read(file->path, image->format, error);
-    if (!made || !check_made(file, image, made, error) ||
-        !new_file_sync(file, error))
+    draft->image =
+        vmr_image_read_fd(draft->fd, draft->path, image->format, error);
+    if (!draft->image || !check_made(image, draft->image, error))
+        return FALSE;
+    if (fsync(draft->fd) == 0)
+        return TRUE;
+    vmr_error_set_errno(error, errno, "write out", draft->path);
+    return FALSE;
+}
+
+VmrImageDraft *
+vmr_image_draft_new(const VmrImageNew *image, const VmrWait *wait,
+                    GError **error)
+{
+    g_autoptr(VmrImageDraft) draft = g_new0(VmrImageDraft, 1);
+
+    draft->path = g_strdup(image->path);
+    draft->folder_fd = -1;
+    draft->fd = -1;
+    if (!check_wanted(image, error) || !draft_open(draft, error))
         return NULL;
-    return g_steal_pointer(&made);
+    if (draft_fill(draft, image, wait, error))
+        return g_steal_pointer(&draft);
+    if (!draft_undo(draft))
+        vmr_error_note(error, "'%s' could not be removed again", draft->path);
+    return NULL;
+}
+
+const VmrImage *
+vmr_image_draft_get_image(const VmrImageDraft *draft)
+{
+    return draft->image;
+}
+
+gboolean
+vmr_image_draft_publish(VmrImageDraft *draft, GError **error)
+{
+    g_autofree char *file = g_strdup_printf("/proc/self/fd/%d", draft->fd);
+
+    if (!draft->named && linkat(AT_FDCWD, file, draft->folder_fd, draft->base,
+                                AT_SYMLINK_FOLLOW) < 0) {
+        if (errno == EEXIST)
+            return check_name_free(draft, error);
+        vmr_error_set_errno(error, errno, "name", draft->path);
+        return FALSE;
+    }
+    draft->named = TRUE;
+    if (fsync(draft->folder_fd) < 0) {
+        vmr_error_set_errno(error, errno, "write out", draft->path);
+        return FALSE;
+    }
+    draft->published = TRUE;
+    return TRUE;
+}
+
+void
+vmr_image_draft_free(VmrImageDraft *draft)
+{
+    if (!draft)
+        return;
+    draft_undo(draft);
+    vmr_image_free(draft->image);
+    vmr_fd_close(&draft->fd);
+    vmr_fd_close(&draft->folder_fd);
+    g_free(draft->base);
+    g_free(draft->path);
+    g_free(draft);
 }
 
 gboolean
 vmr_image_create(const VmrImageNew *image, VmrImage **made,
                  const VmrWait *wait, GError **error)
 {
-    NewFile file = {.path = image->path, .folder_fd = -1, .fd = -1};
-    g_autoptr(VmrImage) result = NULL;
+    g_autoptr(VmrImageDraft) draft = vmr_image_draft_new(image, wait, error);
 
-    if (check_wanted(image, error) && new_file_open(&file, error)) {
-        result = new_file_fill(&file, image, wait, error);
-        if (!result)
-            new_file_undo(&file, error);
-    }
-    new_file_close(&file);
-    if (!result)
+    if (!draft || !vmr_image_draft_publish(draft, error))
         return FALSE;
     if (made)
-        *made = g_steal_pointer(&result);
+        *made = g_steal_pointer(&draft->image);
     return TRUE;
 }
 

@@ -14,9 +14,9 @@
 #define RELEASE_STEP 20
 #define RELEASE_STEPS 100
 
-gboolean
-vmr_mirror_remove_file(const VmrFile *file, const VmrWait *wait,
-                       GError **error)
+/* QEMU gets a moment to let go of it. */
+static gboolean
+remove_file(const VmrFile *file, const VmrWait *wait, GError **error)
 {
     /* without an identity it was planned but never made, as far as we know */
     if (!file->created || file->ino == 0)
@@ -94,14 +94,13 @@ may_be_left(const GError *error)
            g_error_matches(error, VMR_ERROR, VMR_ERROR_DIVERGED);
 }
 
-/* Remove @file; one that cannot be removed is left and noted. */
-static gboolean
-drop_file(VmrMirror *mirror, const VmrFile *file, const VmrWait *wait,
-          GError **error)
+gboolean
+vmr_mirror_drop_file(VmrMirror *mirror, const VmrFile *file,
+                     const VmrWait *wait, GError **error)
 {
     g_autoptr(GError) local = NULL;
 
-    if (vmr_mirror_remove_file(file, wait, &local))
+    if (remove_file(file, wait, &local))
         return TRUE;
     if (may_be_left(local)) {
         g_ptr_array_add(mirror->leftovers, g_strdup(file->path));
@@ -124,8 +123,9 @@ vmr_mirror_finish(VmrMirror *mirror, const VmrWait *wait, GError **error)
         gboolean unused = disk->state == VMR_DISK_STATE_PLANNED;
 
         if (((pivoted || unused) &&
-             !drop_file(mirror, disk->overlay, wait, error)) ||
-            (!pivoted && !drop_file(mirror, disk->mirror, wait, error)))
+             !vmr_mirror_drop_file(mirror, disk->overlay, wait, error)) ||
+            (!pivoted &&
+             !vmr_mirror_drop_file(mirror, disk->mirror, wait, error)))
             return FALSE;
     }
     if (!vmr_mirror_forget(mirror, wait, error))

@@ -64,27 +64,54 @@ backing_name_for(const char *overlay, const char *backing, gboolean is_block,
     return result;
 }
 
-/* Make a file of @disk, empty, on top of @backing, named @backing_name. */
-static gboolean
-create_file(VmrFile *file, const VmrImage *source, const char *backing_name,
-            const VmrWait *wait, GError **error)
+/* A file of a disk that is made, and not to be seen yet. */
+typedef struct {
+    VmrFile *file; /* borrowed */
+    VmrImageDraft *draft;
+    gboolean published;
+} Draft;
+
+static void
+draft_free(gpointer data)
 {
-    g_autoptr(VmrImage) made = NULL;
+    Draft *draft = data;
+
+    /* what had no name yet is gone, and somebody's file may get its inode */
+    if (!draft->published) {
+        draft->file->dev = 0;
+        draft->file->ino = 0;
+    }
+    vmr_image_draft_free(draft->draft);
+    g_free(draft);
+}
+
+/* Make @file, empty, on top of an image like @source, named @backing_name. */
+static gboolean
+make_file(VmrFile *file, const VmrImage *source, const char *backing_name,
+          GPtrArray *drafts, const VmrWait *wait, GError **error)
+{
     VmrImageNew wanted = {.path = file->path,
                           .format = file->format,
                           .virtual_size = source->virtual_size,
                           .backing_name = backing_name,
                           .backing_format = source->format};
+    VmrImageDraft *made = vmr_image_draft_new(&wanted, wait, error);
+    Draft *draft;
 
-    if (!vmr_image_create(&wanted, &made, wait, error))
+    if (!made)
         return FALSE;
-    file->dev = made->dev;
-    file->ino = made->ino;
+    draft = g_new0(Draft, 1);
+    draft->file = file;
+    draft->draft = made;
+    file->dev = vmr_image_draft_get_image(made)->dev;
+    file->ino = vmr_image_draft_get_image(made)->ino;
+    g_ptr_array_add(drafts, draft);
     return TRUE;
 }
 
 static gboolean
-create_disk_files(VmrDisk *disk, const VmrWait *wait, GError **error)
+make_disk_files(VmrDisk *disk, GPtrArray *drafts, const VmrWait *wait,
+                GError **error)
 {
     const VmrFile *copy = g_ptr_array_index(disk->copies, 0);
     g_autoptr(VmrImage) source =
@@ -99,22 +126,38 @@ create_disk_files(VmrDisk *disk, const VmrWait *wait, GError **error)
     below_mirror = backing_name_for(disk->mirror->path, copy->path, FALSE,
                                     error);
     return below_overlay && below_mirror &&
-           create_file(disk->overlay, source, below_overlay, wait, error) &&
-           create_file(disk->mirror, source, below_mirror, wait, error);
+           make_file(disk->overlay, source, below_overlay, drafts, wait,
+                     error) &&
+           make_file(disk->mirror, source, below_mirror, drafts, wait, error);
 }
 
 static gboolean
-create_files(VmrMirror *mirror, const VmrWait *wait, GError **error)
+make_files(VmrMirror *mirror, GPtrArray *drafts, const VmrWait *wait,
+           GError **error)
 {
     GPtrArray *disks = mirror->record->disks;
 
     for (guint i = 0; i < disks->len; i++) {
         VmrDisk *disk = g_ptr_array_index(disks, i);
 
-        if (disk->overlay->created && !create_disk_files(disk, wait, error)) {
+        if (disk->overlay->created &&
+            !make_disk_files(disk, drafts, wait, error)) {
             vmr_error_annotate(error, disk->target, NULL);
             return FALSE;
         }
+    }
+    return TRUE;
+}
+
+static gboolean
+publish_files(GPtrArray *drafts, GError **error)
+{
+    for (guint i = 0; i < drafts->len; i++) {
+        Draft *draft = g_ptr_array_index(drafts, i);
+
+        if (!vmr_image_draft_publish(draft->draft, error))
+            return FALSE;
+        draft->published = TRUE;
     }
     return TRUE;
 }
@@ -232,15 +275,26 @@ start_copies(VmrMirror *mirror, const VmrWait *wait, GError **error)
     return TRUE;
 }
 
+/* The journal knows each file before it can be seen, so that there is none that
+ * nobody would remove if we died here. */
+static gboolean
+create_files(VmrMirror *mirror, const VmrWait *wait, GError **error)
+{
+    g_autoptr(GPtrArray) drafts = g_ptr_array_new_with_free_func(draft_free);
+
+    return vmr_mirror_save(mirror, VMR_STATE_CREATING,
+                           VMR_DISK_STATE_PLANNED, wait, error) &&
+           make_files(mirror, drafts, wait, error) &&
+           vmr_mirror_save(mirror, VMR_STATE_CREATING,
+                           VMR_DISK_STATE_OVERLAY, wait, error) &&
+           publish_files(drafts, error);
+}
+
 static gboolean
 carry_out(VmrMirror *mirror, const char *description, guint flags,
           const VmrWait *wait, GError **error)
 {
-    return vmr_mirror_save(mirror, VMR_STATE_CREATING,
-                           VMR_DISK_STATE_PLANNED, wait, error) &&
-           create_files(mirror, wait, error) &&
-           vmr_mirror_save(mirror, VMR_STATE_CREATING,
-                           VMR_DISK_STATE_OVERLAY, wait, error) &&
+    return create_files(mirror, wait, error) &&
            take_snapshot(mirror, description, flags, wait, error) &&
            vmr_mirror_save(mirror, VMR_STATE_MIRRORING,
                            VMR_DISK_STATE_MIRRORING, wait, error) &&
@@ -302,8 +356,8 @@ undo_all(VmrMirror *mirror, gboolean *taken, GError **failure,
     for (guint i = 0; i < disks->len; i++) {
         const VmrDisk *disk = g_ptr_array_index(disks, i);
 
-        if (!vmr_mirror_remove_file(disk->overlay, wait, error) ||
-            !vmr_mirror_remove_file(disk->mirror, wait, error))
+        if (!vmr_mirror_drop_file(mirror, disk->overlay, wait, error) ||
+            !vmr_mirror_drop_file(mirror, disk->mirror, wait, error))
             return FALSE;
     }
     /* a snapshot of that name that is not ours stays */
@@ -331,6 +385,17 @@ was_forbidden(const VmrMirror *mirror, const GError *error)
            detail->virt_code == VIR_ERR_OPERATION_DENIED;
 }
 
+/* Say of *@error what is still there that was made. */
+static void
+note_leftovers(const VmrMirror *mirror, GError **error)
+{
+    for (guint i = 0; i < mirror->leftovers->len; i++) {
+        vmr_error_note(error, "'%s' is left, since it could not be removed",
+                       (const char *)g_ptr_array_index(mirror->leftovers, i));
+        vmr_error_mark_partial(error);
+    }
+}
+
 /* After *@error: undo, or say what is left. The journal stays in the latter
  * case, and whoever opens the mirrored snapshot can go on from there. */
 static void
@@ -344,6 +409,7 @@ undo(VmrMirror *mirror, const VmrWait *failed, GError **error)
         vmr_error_note(error, "nothing was undone, since the call may still "
                        "take effect");
     } else if (undo_all(mirror, &taken, error, &wait, &local)) {
+        note_leftovers(mirror, error);
         return;
     } else {
         vmr_error_note(error, "undoing it failed, too: %s", local->message);

@@ -64,9 +64,9 @@ gboolean vmr_mirror_abort_copy(VmrMirror *mirror, const VmrDisk *disk,
                                const VmrWait *wait, GError **error);
 
 /* Remove @file if this mirrored snapshot created it; QEMU gets a moment to let
- * go of it. */
-gboolean vmr_mirror_remove_file(const VmrFile *file, const VmrWait *wait,
-                                GError **error);
+ * go of it. One that cannot be removed is left, and is a leftover. */
+gboolean vmr_mirror_drop_file(VmrMirror *mirror, const VmrFile *file,
+                              const VmrWait *wait, GError **error);
 
 /* The last step of both ends: remove the files that were made for what is not
  * in use now (of a pivoted disk the overlay, of an aborted one the mirror), and

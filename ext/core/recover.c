@@ -172,6 +172,7 @@ do_undo(Recover *what, const VmrWait *wait, GError **error)
         return STEP_FAILED;
     tell(what->recovery->done,
          "undid the creation that had been broken off");
+    tell_leftovers(what);
     for (guint i = 0; i < disks->len; i++) {
         const VmrDisk *disk = g_ptr_array_index(disks, i);
 

@@ -82,17 +82,6 @@ abort_it(Run *run, GError **error)
 
 /* ---- aftermaths ---- */
 
-/* A file that was made after the journal was saved and before its identity
- * could be is not known to be ours, so it is left alone. */
-static void
-drop_unidentified(const VmrRecord *record)
-{
-    const VmrDisk *disk = record->disks->pdata[0];
-
-    if (disk->overlay->created && disk->overlay->ino == 0)
-        fake_files_tidy(files);
-}
-
 /* Everything is as before, or the error says that not, and the journal tells
  * the next one how to clean up. */
 static void
@@ -107,7 +96,6 @@ after_create(Run *run, const GError *error)
     }
     g_assert_true(vmr_error_get_detail(error)->partial);
     fixture_clean_up(run->fake);
-    drop_unidentified(record);
     fixture_check_ended(run->fake, files);
 }
 
