@@ -17,10 +17,6 @@
  * deadline: one that is written to faster than it can follow never does. */
 #define CONVERGE_SECONDS 120.0
 
-/* The rate, in bytes/s, that a mirror is trusted to reach before any was
- * measured. */
-#define FIRST_RATE (32.0 * 1024 * 1024)
-
 #define MIB (1024.0 * 1024)
 
 typedef struct {
@@ -30,7 +26,7 @@ typedef struct {
     gint64 resumed_at;
     /* of the mirrors together, for the budget and for the error */
     guint64 left;        /* bytes */
-    double rate;         /* bytes/s mirrored, the best seen */
+    double rate;         /* bytes/s mirrored, as last seen, 0: not seen yet */
     double written;      /* bytes/s that the guest has added */
 } CutOver;
 
@@ -67,10 +63,22 @@ sample(CutOver *cut, guint64 *current, guint64 *end, const VmrWait *wait,
     return TRUE;
 }
 
+/* No rate is taken for granted: the guest would stand for all of the budget. */
 static gboolean
 fits_budget(const CutOver *cut)
 {
-    return (double)cut->left / cut->rate <= cut->how->pause_budget / 2;
+    return cut->left == 0 ||
+           (double)cut->left <= cut->rate * cut->how->pause_budget / 2;
+}
+
+static void
+note_figures(const CutOver *cut, const char *what, GError **error)
+{
+    vmr_error_note(error,
+                   "%s: %.1f MiB are left, the guest writes %.1f MiB/s, %.1f "
+                   "MiB/s are mirrored, the pause budget is %.1f s",
+                   what, (double)cut->left / MIB, cut->written / MIB,
+                   cut->rate / MIB, cut->how->pause_budget);
 }
 
 /* Wait until what is left can be mirrored in half of the budget. */
@@ -84,7 +92,6 @@ converge(CutOver *cut, const VmrWait *wait, GError **error)
     guint64 current;
     guint64 end;
 
-    cut->rate = FIRST_RATE;
     if (!sample(cut, &current, &end, wait, error))
         return FALSE;
     while (!fits_budget(cut)) {
@@ -94,19 +101,14 @@ converge(CutOver *cut, const VmrWait *wait, GError **error)
         gboolean unused;
 
         if (!vmr_wait_fd(&patient, -1, SAMPLE_STEP, &unused, error)) {
-            vmr_error_note(error,
-                           "the mirrors do not converge: %.1f MiB are left, "
-                           "the guest writes %.1f MiB/s, %.1f MiB/s are "
-                           "mirrored, the pause budget is %.1f s",
-                           (double)cut->left / MIB, cut->written / MIB,
-                           cut->rate / MIB, cut->how->pause_budget);
+            note_figures(cut, "the mirrors do not converge", error);
             return FALSE;
         }
         if (!sample(cut, &current, &end, wait, error))
             return FALSE;
         now = g_get_monotonic_time();
-        cut->rate = MAX((double)(current - last_current) * 1e6 /
-                            (double)(now - before), 1.0);
+        cut->rate = (double)(current - last_current) * 1e6 /
+                    (double)(now - before);
         cut->written =
             (double)(end - last_end) * 1e6 / (double)(now - before);
         before = now;
@@ -147,10 +149,8 @@ drain(CutOver *cut, const VmrWait *wait, GError **error)
         if (cut->left == 0)
             return TRUE;
         if (!vmr_wait_fd(&budget, -1, DRAIN_STEP, &unused, error)) {
-            vmr_error_note(error,
-                           "%.1f MiB were still to be mirrored when the pause "
-                           "budget of %.1f s was over: nothing was pivoted",
-                           (double)cut->left / MIB, cut->how->pause_budget);
+            note_figures(cut, "the guest was suspended for as long as it may "
+                         "be, and nothing was pivoted", error);
             return FALSE;
         }
     }

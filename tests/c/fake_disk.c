@@ -325,7 +325,8 @@ fake_block_job_info(FakeHv *fake, VmrHvCall *call, GError **error)
         call->job.end = JOB_LENGTH;
         call->job.cur = disk->ready == VMR_READY_NO ? JOB_LENGTH / 2
                                                     : JOB_LENGTH;
-        call->job.end += fake->knobs.behind;
+        if (fake->paused || !fake->knobs.behind_at_rest)
+            call->job.end += fake->knobs.behind;
     }
     return TRUE;
 }

@@ -58,6 +58,7 @@ typedef struct {
     const char *unlocked;      /* path whose lock is not held */
     const char *locked;        /* path that is always locked */
     guint64 behind;            /* bytes that a copy never makes good */
+    gboolean behind_at_rest;   /* only while the guest is suspended */
     int libvirt_version;
     int qemu_version;
 } FakeKnobs;
