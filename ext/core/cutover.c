@@ -10,7 +10,7 @@
 #include "journal.h"
 #include "mirror_priv.h"
 
-#define SAMPLE_STEP 50 /* ms */
+#define SAMPLE_STEP 20 /* ms */
 #define DRAIN_STEP 2   /* ms */
 
 /* How long, in seconds, mirrors may take to converge when the caller sets no
@@ -26,7 +26,7 @@ typedef struct {
     gint64 resumed_at;
     /* of the mirrors together, for the budget and for the error */
     guint64 left;        /* bytes */
-    double rate;         /* bytes/s mirrored, as last seen, 0: not seen yet */
+    double rate;         /* bytes/s mirrored, as last seen */
     double written;      /* bytes/s that the guest has added */
 } CutOver;
 
@@ -63,14 +63,6 @@ sample(CutOver *cut, guint64 *current, guint64 *end, const VmrWait *wait,
     return TRUE;
 }
 
-/* No rate is taken for granted: the guest would stand for all of the budget. */
-static gboolean
-fits_budget(const CutOver *cut)
-{
-    return cut->left == 0 ||
-           (double)cut->left <= cut->rate * cut->how->pause_budget / 2;
-}
-
 static void
 note_figures(const CutOver *cut, const char *what, GError **error)
 {
@@ -81,6 +73,36 @@ note_figures(const CutOver *cut, const char *what, GError **error)
                    cut->rate / MIB, cut->how->pause_budget);
 }
 
+/* Wait until the mirrors have done all that was left when this was called, which
+ * takes *@lag seconds. QEMU reports its work in lumps, so no rate that is
+ * measured over a shorter time means anything. */
+static gboolean
+follow(CutOver *cut, double *lag, const VmrWait *patient, const VmrWait *wait,
+       GError **error)
+{
+    gint64 begin = g_get_monotonic_time();
+    guint64 first;
+    guint64 mark;
+    guint64 current;
+
+    *lag = 0;
+    if (!sample(cut, &first, &mark, wait, error))
+        return FALSE;
+    current = first;
+    while (current < mark) {
+        guint64 end;
+        gboolean unused;
+
+        if (!vmr_wait_fd(patient, -1, SAMPLE_STEP, &unused, error) ||
+            !sample(cut, &current, &end, wait, error))
+            return FALSE;
+        *lag = (double)(g_get_monotonic_time() - begin) / 1e6;
+        cut->rate = (double)(current - first) / *lag;
+        cut->written = (double)(end - mark) / *lag;
+    }
+    return TRUE;
+}
+
 /* Wait until what is left can be mirrored in half of the budget. */
 static gboolean
 converge(CutOver *cut, const VmrWait *wait, GError **error)
@@ -88,32 +110,17 @@ converge(CutOver *cut, const VmrWait *wait, GError **error)
     VmrWait patient = wait->deadline == VMR_WAIT_FOREVER
                           ? vmr_wait_for(CONVERGE_SECONDS, wait)
                           : *wait;
-    gint64 before = g_get_monotonic_time();
-    guint64 current;
-    guint64 end;
+    g_autoptr(GError) local = NULL;
+    double lag;
 
-    if (!sample(cut, &current, &end, wait, error))
-        return FALSE;
-    while (!fits_budget(cut)) {
-        guint64 last_current = current;
-        guint64 last_end = end;
-        gint64 now;
-        gboolean unused;
-
-        if (!vmr_wait_fd(&patient, -1, SAMPLE_STEP, &unused, error)) {
-            note_figures(cut, "the mirrors do not converge", error);
-            return FALSE;
-        }
-        if (!sample(cut, &current, &end, wait, error))
-            return FALSE;
-        now = g_get_monotonic_time();
-        cut->rate = (double)(current - last_current) * 1e6 /
-                    (double)(now - before);
-        cut->written =
-            (double)(end - last_end) * 1e6 / (double)(now - before);
-        before = now;
+    while (follow(cut, &lag, &patient, wait, &local)) {
+        if (lag <= cut->how->pause_budget / 2)
+            return TRUE;
     }
-    return TRUE;
+    if (g_error_matches(local, VMR_ERROR, VMR_ERROR_TIMEOUT))
+        note_figures(cut, "the mirrors do not converge", &local);
+    g_propagate_error(error, g_steal_pointer(&local));
+    return FALSE;
 }
 
 static gboolean
@@ -192,7 +199,8 @@ return_disk(VmrMirror *mirror, VmrDisk *disk, const VmrWait *wait,
 
     if (!jobs)
         return FALSE;
-    disk->state = VMR_DISK_STATE_PIVOTING;
+    /* not PIVOTING: that is how it came to the mirror */
+    disk->state = VMR_DISK_STATE_ABORTING;
     if (!vmr_mirror_save(mirror, VMR_STATE_PIVOTING, VMR_DISK_STATE_LAST, wait,
                          error) ||
         !vmr_mirror_start_copy(mirror, disk, disk->overlay, wait, error) ||

@@ -157,12 +157,15 @@ judge_running(const VmrDiskInspection *disk, const VmrRecord *record)
     case VMR_TRUTH_OVERLAY:
         return judge_overlay(disk, record);
     case VMR_TRUTH_PIVOTED:
+        /* somebody may pull into it by now, which is none of our business */
+        if (disk->copying)
+            return VMR_VERDICT_ORPHANED;
         if ((is_written(disk->overlay) && disk->used != disk->disk->mirror) ||
             disk->mirror == VMR_LOCK_FREE)
             return VMR_VERDICT_LYING;
         return VMR_VERDICT_PIVOTED;
     case VMR_TRUTH_RETURNING:
-        return VMR_VERDICT_CUT_OVER;
+        return disk->job ? VMR_VERDICT_CUT_OVER : VMR_VERDICT_STUCK;
     case VMR_TRUTH_SOURCE:
         if (is_written(disk->overlay) || is_written(disk->mirror))
             return VMR_VERDICT_LYING;
@@ -204,7 +207,7 @@ inspect_jobs(VmrInspection *inspection, const VmrDomain *dom,
 
     for (guint i = 0; i < disks->len; i++) {
         VmrDiskInspection *one = g_new0(VmrDiskInspection, 1);
-        virDomainBlockJobInfo info;
+        virDomainBlockJobInfo info = {0};
 
         g_ptr_array_add(inspection->disks, one);
         one->disk = g_ptr_array_index(disks, i);
@@ -212,6 +215,7 @@ inspect_jobs(VmrInspection *inspection, const VmrDomain *dom,
             !vmr_hv_block_job_info(dom, one->disk->target, &info, &one->job,
                                    wait, error))
             return FALSE;
+        one->copying = one->job && info.type == VIR_DOMAIN_BLOCK_JOB_TYPE_COPY;
     }
     return TRUE;
 }

@@ -38,6 +38,7 @@ typedef struct {
     VmrVerdict verdict;
     VmrTruth truth;
     gboolean job;        /* QEMU has a block job for it */
+    gboolean copying;    /* and that is a copy */
     VmrLock source;
     VmrLock overlay;
     VmrLock mirror;

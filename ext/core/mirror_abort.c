@@ -178,18 +178,31 @@ look_for_aborted(gpointer data, gboolean last, const VmrWait *wait,
     return VMR_LOOK_FAILED;
 }
 
+/* Whether an abort that was asked for, by whomever, is not done yet. */
+static gboolean
+is_being_aborted(const VmrDisk *disk, const VmrDomXml *live)
+{
+    const VmrDomDisk *now = vmr_domxml_find(live, disk->target);
+
+    return vmr_truth_of(disk, live) == VMR_TRUTH_ENDING &&
+           now->ready == VMR_READY_ABORT;
+}
+
 gboolean
 vmr_mirror_abort_copy(VmrMirror *mirror, const VmrDisk *disk,
                       const VmrWait *wait, GError **error)
 {
     g_autoptr(VmrJobs) jobs = vmr_jobs_open(mirror->dom, wait, error);
+    g_autoptr(VmrDomXml) live =
+        jobs ? vmr_live_read(mirror->dom, wait, error) : NULL;
     Look what = {.mirror = mirror, .disk = disk};
     g_autoptr(GError) refused = NULL;
 
-    if (!jobs)
+    if (!live)
         return FALSE;
     /* the synchronous one waits for the target, however dead it is */
-    if (!vmr_hv_block_job_abort(mirror->dom, disk->target,
+    if (!is_being_aborted(disk, live) &&
+        !vmr_hv_block_job_abort(mirror->dom, disk->target,
                                 VIR_DOMAIN_BLOCK_JOB_ABORT_ASYNC, wait,
                                 &refused) &&
         look_for_aborted(&what, TRUE, wait, NULL) != VMR_LOOK_DONE) {
@@ -199,6 +212,13 @@ vmr_mirror_abort_copy(VmrMirror *mirror, const VmrDisk *disk,
     if (vmr_jobs_wait_until(jobs, look_for_aborted, &what, wait, error) &&
         vmr_mirror_prove(mirror, disk, VMR_TRUTH_OVERLAY, wait, error))
         return TRUE;
+    /* libvirt does not force QEMU, which waits until both sides are in step */
+    if (error && g_error_matches(*error, VMR_ERROR, VMR_ERROR_TIMEOUT))
+        vmr_error_note(error,
+                       "the copy of disk '%s' ends when its mirror has caught "
+                       "up: abort again, with the guest suspended if it "
+                       "writes faster than is mirrored",
+                       disk->target);
     vmr_error_mark_partial(error);
     return FALSE;
 }
@@ -232,6 +252,13 @@ check_abortable(VmrMirror *mirror, VmrDisk *disk, const VmrDomXml *live,
         disk->state = VMR_DISK_STATE_ABORTING;
         return TRUE;
     case VMR_TRUTH_ENDING:
+        disk->state = VMR_DISK_STATE_ABORTING;
+        if (!vmr_hv_block_job_info(mirror->dom, disk->target, &info, running,
+                                   wait, error))
+            return FALSE;
+        if (*running && is_being_aborted(disk, live))
+            return TRUE;
+        break;
     case VMR_TRUTH_RETURNING:
     case VMR_TRUTH_OTHER:
     case VMR_TRUTH_LAST:

@@ -256,9 +256,10 @@ vmr_mirror_sync_copies(VmrMirror *mirror, const VmrWait *wait, GError **error)
  * before it in QEMU, under names that it would use again: no second attempt can
  * get past them. */
 static void
-note_leftovers(GError **error)
+note_leftovers(VmrMirror *mirror, GError **error)
 {
-    if (strstr((*error)->message, "Duplicate nodes"))
+    mirror->blocked = strstr((*error)->message, "Duplicate nodes") != NULL;
+    if (mirror->blocked)
         vmr_error_note(error, "an earlier attempt has left layers open in "
                        "QEMU, so that this mirror cannot be pivoted to any "
                        "more: abort it");
@@ -283,7 +284,7 @@ pivot_disk(VmrMirror *mirror, VmrDisk *disk, const VmrWait *wait,
         if (!vmr_error_is_unknown(refused))
             live = vmr_live_read(mirror->dom, wait, NULL);
         if (!live || vmr_truth_of(disk, live) != VMR_TRUTH_PIVOTED) {
-            note_leftovers(&refused);
+            note_leftovers(mirror, &refused);
             g_propagate_error(error, g_steal_pointer(&refused));
             return FALSE;
         }

@@ -24,6 +24,7 @@ struct VmrMirror {
     VmrGuard *guard;   /* while it is being changed */
     gboolean guarded;  /* the caller has the guard */
     gboolean leaked;   /* QEMU may hold files that it does not use */
+    gboolean blocked;  /* it holds layers that keep a pivot from working */
     GPtrArray *leftovers; /* of char *: see vmr_mirror_get_leftovers() */
 };
 

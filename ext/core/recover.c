@@ -3,35 +3,14 @@
 #include "recover.h"
 
 #include "error.h"
-#include "journal.h"
-#include "mirror_priv.h"
+#include "recover_priv.h"
 
 /* How often to look again: each look either acts or waits for a job to end. */
 #define MAX_LOOKS 600
-#define LOOK_STEP 100 /* ms */
 
 /* libvirt hears of a job's end after QEMU, and QEMU drops its locks after that: a
  * bad verdict counts when it is still the same after so many looks. */
 #define BAD_LOOKS 10
-
-typedef struct {
-    VmrHv *hv;
-    virDomainPtr dom;
-    VmrPolicy policy;
-    VmrInspection *now;
-    VmrMirror *mirror;
-    VmrGuard *guard; /* NULL until something is found */
-    VmrRecovery *recovery;
-    VmrVerdict bad; /* the bad verdict of the last look, or NOTHING */
-    int bad_looks;  /* so many in a row had it */
-} Recover;
-
-/* What came of acting on one look. */
-typedef enum {
-    STEP_AGAIN,  /* something was done or is under way: look again */
-    STEP_END,    /* nothing more to do */
-    STEP_FAILED, /* the error is set */
-} Step;
 
 gboolean
 vmr_policy_parse(const char *name, VmrPolicy *policy, GError **error)
@@ -63,8 +42,8 @@ vmr_recovery_free(VmrRecovery *recovery)
     g_free(recovery);
 }
 
-static void G_GNUC_PRINTF(2, 3)
-tell(GPtrArray *lines, const char *format, ...)
+void
+vmr_recover_tell(GPtrArray *lines, const char *format, ...)
 {
     va_list args;
 
@@ -73,22 +52,23 @@ tell(GPtrArray *lines, const char *format, ...)
     va_end(args);
 }
 
-static Step
+static VmrStep
 step_of(gboolean ok)
 {
-    return ok ? STEP_AGAIN : STEP_FAILED;
+    return ok ? VMR_STEP_AGAIN : VMR_STEP_FAILED;
 }
 
 static void
-tell_leftovers(Recover *what)
+tell_leftovers(VmrRecover *what)
 {
     const GPtrArray *leftovers = vmr_mirror_get_leftovers(what->mirror);
 
     for (guint i = 0; i < leftovers->len; i++)
-        tell(what->recovery->left,
-             "'%s' is not needed any more, but could not be removed: look at it "
-             "and remove it when the guest was restarted",
-             (const char *)g_ptr_array_index(leftovers, i));
+        vmr_recover_tell(
+            what->recovery->left,
+            "'%s' is not needed any more, but could not be removed: look at it "
+            "and remove it when the guest was restarted",
+            (const char *)g_ptr_array_index(leftovers, i));
 }
 
 /* Whether some disk has both sides open, though only one is in use. */
@@ -106,7 +86,7 @@ has_asked(const VmrInspection *now)
 
 /* After *@failure, which is told of it. */
 static void
-resume_after(Recover *what, const VmrWait *wait, GError **failure)
+resume_after(VmrRecover *what, const VmrWait *wait, GError **failure)
 {
     VmrWait cleanup = vmr_wait_for_cleanup(wait);
     g_autoptr(GError) local = NULL;
@@ -116,62 +96,80 @@ resume_after(Recover *what, const VmrWait *wait, GError **failure)
                        local->message);
 }
 
-static Step
-do_pivot(Recover *what, const VmrWait *wait, GError **error)
+/* Nothing is lost, and nothing but an abort is possible; that is not what was
+ * asked for, so it is not done. */
+static VmrStep
+tell_blocked(VmrRecover *what)
+{
+    vmr_recover_tell(what->recovery->left,
+                     "a pivot that failed has left layers of the mirror open "
+                     "in QEMU, and no other one can get past them: recover "
+                     "with 'abort', and mirror to files of other names");
+    return VMR_STEP_END;
+}
+
+static VmrStep
+do_pivot(VmrRecover *what, const VmrWait *wait, GError **error)
 {
     gboolean fresh = what->now->verdict != VMR_VERDICT_PIVOTED;
+    g_autoptr(GError) local = NULL;
 
     /* the overlay may be open still, in a QEMU that does not use it */
     what->mirror->leaked = has_asked(what->now);
     if (fresh && !vmr_mirror_wait_ready(what->mirror, wait, error))
-        return STEP_FAILED;
-    if (!vmr_mirror_pivot(what->mirror, wait, error)) {
+        return VMR_STEP_FAILED;
+    if (!vmr_mirror_pivot(what->mirror, wait, &local)) {
         /* what was not pivoted is mirrored still: the guest need not stand */
-        if (!vmr_error_is_unknown(*error))
-            resume_after(what, wait, error);
-        return STEP_FAILED;
+        if (!vmr_error_is_unknown(local))
+            resume_after(what, wait, &local);
+        if (what->mirror->blocked)
+            return tell_blocked(what);
+        g_propagate_error(error, g_steal_pointer(&local));
+        return VMR_STEP_FAILED;
     }
-    tell(what->recovery->done,
-         fresh ? "pivoted to the mirrors"
-               : "removed the records of the pivot that had been made");
+    vmr_recover_tell(what->recovery->done,
+                     fresh ? "pivoted to the mirrors"
+                     : "removed the records of the pivot that had been made");
     tell_leftovers(what);
-    return STEP_AGAIN;
+    return VMR_STEP_AGAIN;
 }
 
-static Step
-do_abort(Recover *what, const VmrWait *wait, GError **error)
+static VmrStep
+do_abort(VmrRecover *what, const VmrWait *wait, GError **error)
 {
     what->mirror->leaked = what->now->verdict >= VMR_VERDICT_LEAKED;
     if (!vmr_mirror_abort(what->mirror, wait, error))
-        return STEP_FAILED;
-    tell(what->recovery->done, "ended the mirrors: the guest goes on with the "
-         "overlays");
+        return VMR_STEP_FAILED;
+    vmr_recover_tell(
+        what->recovery->done, "ended the mirrors: the guest goes on with the "
+        "overlays");
     tell_leftovers(what);
-    return STEP_AGAIN;
+    return VMR_STEP_AGAIN;
 }
 
 /* Tell of a file that was to be made, and is there, but is not known to be the
  * one that was made: its maker died before it could say so. */
 static void
-tell_unknown(Recover *what, const VmrFile *file)
+tell_unknown(VmrRecover *what, const VmrFile *file)
 {
     if (file->created && file->ino == 0 &&
         g_file_test(file->path, G_FILE_TEST_EXISTS))
-        tell(what->recovery->left,
-             "'%s' may have been made for the mirrored snapshot, and is left: "
-             "remove it if nobody else has made it",
-             file->path);
+        vmr_recover_tell(
+            what->recovery->left,
+            "'%s' may have been made for the mirrored snapshot, and is left: "
+            "remove it if nobody else has made it",
+            file->path);
 }
 
-static Step
-do_undo(Recover *what, const VmrWait *wait, GError **error)
+static VmrStep
+do_undo(VmrRecover *what, const VmrWait *wait, GError **error)
 {
     const GPtrArray *disks = what->now->record->disks;
 
     if (!vmr_mirror_undo_create(what->mirror, wait, error))
-        return STEP_FAILED;
-    tell(what->recovery->done,
-         "undid the creation that had been broken off");
+        return VMR_STEP_FAILED;
+    vmr_recover_tell(what->recovery->done,
+                     "undid the creation that had been broken off");
     tell_leftovers(what);
     for (guint i = 0; i < disks->len; i++) {
         const VmrDisk *disk = g_ptr_array_index(disks, i);
@@ -179,24 +177,12 @@ do_undo(Recover *what, const VmrWait *wait, GError **error)
         tell_unknown(what, disk->overlay);
         tell_unknown(what, disk->mirror);
     }
-    return STEP_AGAIN;
-}
-
-/* The guest was suspended by us, for a pivot that did not begin. */
-static Step
-do_go_on(Recover *what, const VmrWait *wait, GError **error)
-{
-    if (what->now->record->paused) {
-        if (!vmr_mirror_resume_guest(what->mirror, wait, error))
-            return STEP_FAILED;
-        tell(what->recovery->done, "resumed the guest");
-    }
-    return STEP_END;
+    return VMR_STEP_AGAIN;
 }
 
 /* A job that is just ending, or a disk on its way back: wait or end that. */
-static Step
-do_settle(Recover *what, gboolean *settled, const VmrWait *wait,
+static VmrStep
+do_settle(VmrRecover *what, gboolean *settled, const VmrWait *wait,
           GError **error)
 {
     gboolean unused;
@@ -215,113 +201,63 @@ do_settle(Recover *what, gboolean *settled, const VmrWait *wait,
             *settled = FALSE;
     }
     if (*settled)
-        return STEP_AGAIN;
-    return step_of(vmr_wait_fd(wait, -1, LOOK_STEP, &unused, error));
+        return VMR_STEP_AGAIN;
+    return step_of(vmr_wait_fd(wait, -1, VMR_RECOVER_LOOK_STEP, &unused, error));
 }
 
-static Step
-do_cut_over(Recover *what, const VmrWait *wait, GError **error)
+/* Whether some disk can still be pivoted. */
+static gboolean
+has_mirror(const VmrInspection *now)
+{
+    for (guint i = 0; i < now->disks->len; i++) {
+        const VmrDiskInspection *disk = g_ptr_array_index(now->disks, i);
+
+        if (disk->truth == VMR_TRUTH_READY ||
+            disk->truth == VMR_TRUTH_MIRRORING)
+            return TRUE;
+    }
+    return FALSE;
+}
+
+static VmrStep
+do_cut_over(VmrRecover *what, const VmrWait *wait, GError **error)
 {
     gboolean settled;
-    Step step = do_settle(what, &settled, wait, error);
+    VmrStep step = do_settle(what, &settled, wait, error);
 
-    if (!settled || step != STEP_AGAIN)
+    if (!settled || step != VMR_STEP_AGAIN)
         return step;
-    return what->policy == VMR_POLICY_ABORT ? do_abort(what, wait, error)
-                                            : do_pivot(what, wait, error);
+    return what->policy == VMR_POLICY_ABORT || !has_mirror(what->now)
+               ? do_abort(what, wait, error)
+               : do_pivot(what, wait, error);
 }
 
-/* The next start of @disk is to use the file that QEMU writes to now. */
-static gboolean
-save_truth_of(Recover *what, const VmrDiskInspection *disk, VmrDisk *record,
-              const VmrWait *wait, GError **error)
+/* A copy back to the overlay that QEMU has and libvirt does not know of: as
+ * libvirt was about to start it, nothing is on its way to the overlay that the
+ * mirror has not. Others are ended with all that is to be aborted. */
+static VmrStep
+do_orphaned(VmrRecover *what, const VmrWait *wait, GError **error)
 {
-    const VmrFile *written = vmr_disk_inspection_written(disk);
+    gboolean unused;
+    gboolean ended = FALSE;
 
-    record->state = written == disk->disk->mirror ? VMR_DISK_STATE_PIVOTED
-                                                  : VMR_DISK_STATE_ABORTED;
-    if (!what->now->persistent ||
-        g_strcmp0(disk->persistent, written->path) == 0)
-        return TRUE;
-    if (!vmr_live_set_source(what->mirror->dom, record->target, written->path,
-                             written->format, wait, error))
-        return FALSE;
-    tell(what->recovery->done,
-         "set '%s' as the source of disk '%s' in the persistent definition, "
-         "since QEMU writes to it",
-         written->path, record->target);
-    return TRUE;
-}
-
-/* The same for all disks; *@clear tells whether it is known of all of them. */
-static gboolean
-save_truth(Recover *what, gboolean *clear, const VmrWait *wait,
-           GError **error)
-{
-    VmrRecord *record = what->mirror->record;
-
-    *clear = TRUE;
     for (guint i = 0; i < what->now->disks->len; i++) {
-        const VmrDiskInspection *disk =
-            g_ptr_array_index(what->now->disks, i);
+        const VmrDiskInspection *disk = g_ptr_array_index(what->now->disks, i);
 
-        if (disk->verdict < VMR_VERDICT_STUCK ||
-            disk->verdict > VMR_VERDICT_LOST)
+        if (disk->truth != VMR_TRUTH_PIVOTED || !disk->copying)
             continue;
-        if (!vmr_disk_inspection_written(disk)) {
-            *clear = FALSE;
-            tell(what->recovery->left,
-                 "disk '%s': cannot tell which of '%s' and '%s' QEMU writes "
-                 "to: look at the running QEMU before it is ended%s",
-                 disk->disk->target, disk->disk->overlay->path,
-                 disk->disk->mirror->path,
-                 record->paused ? ", or resumed" : "");
-        } else if (!save_truth_of(what, disk,
-                                  g_ptr_array_index(record->disks, i), wait,
-                                  error)) {
-            return FALSE;
-        }
+        if (!vmr_hv_block_job_abort(what->mirror->dom, disk->disk->target,
+                                    VIR_DOMAIN_BLOCK_JOB_ABORT_ASYNC, wait,
+                                    error))
+            return VMR_STEP_FAILED;
+        ended = TRUE;
     }
-    return vmr_journal_save(what->mirror->dom, record, wait, error);
-}
-
-/* QEMU writes to another file than libvirt believes, and nothing can change
- * that while the guest runs: see that its next start uses the right one. Only
- * then may a guest go on that we had suspended: before, both sides are equal. */
-static Step
-do_save_truth(Recover *what, const VmrWait *wait, GError **error)
-{
-    gboolean clear;
-
-    if (!save_truth(what, &clear, wait, error))
-        return STEP_FAILED;
-    for (guint i = 0; i < what->now->disks->len; i++) {
-        const VmrDiskInspection *disk =
-            g_ptr_array_index(what->now->disks, i);
-        const VmrFile *written = vmr_disk_inspection_written(disk);
-
-        if (written)
-            tell(what->recovery->left,
-                 "disk '%s': the guest writes to '%s', which libvirt does not "
-                 "know: shut it down and start it %s when its owner agrees, "
-                 "then recover again",
-                 disk->disk->target, written->path,
-                 what->now->persistent ? "again" : "anew from that file");
-    }
-    return clear ? do_go_on(what, wait, error) : STEP_END;
-}
-
-/* A QEMU that libvirt knows nothing of. With the definition on the file that it
- * writes to, its lock on that keeps a second one from starting. */
-static Step
-do_lost(Recover *what, const VmrWait *wait, GError **error)
-{
-    gboolean clear;
-
-    if (!save_truth(what, &clear, wait, error))
-        return STEP_FAILED;
-    tell(what->recovery->left, "%s", vmr_verdict_advice(VMR_VERDICT_LOST));
-    return STEP_END;
+    if (!ended)
+        return do_abort(what, wait, error);
+    vmr_recover_tell(what->recovery->done, "ended a copy from the mirror back "
+                     "to the overlay, which had just begun");
+    return step_of(vmr_wait_fd(wait, -1, VMR_RECOVER_LOOK_STEP, &unused,
+                               error));
 }
 
 /* Which side the next start will use, as the record of @disk is to say it;
@@ -332,14 +268,14 @@ decide_off(const VmrRecord *record, const VmrDiskInspection *one,
 {
     const VmrDisk *disk = one->disk;
 
+    /* with the guest suspended both sides have the same content; without, QEMU
+     * may have gone to the other side, and written there, before it died */
     if (g_strcmp0(one->persistent, disk->mirror->path) == 0) {
         *state = VMR_DISK_STATE_PIVOTED;
-        return TRUE;
+        return disk->state != VMR_DISK_STATE_ABORTING || record->paused;
     }
     if (g_strcmp0(one->persistent, disk->overlay->path) == 0) {
         *state = VMR_DISK_STATE_ABORTED;
-        /* with the guest suspended both sides have the same content; without,
-         * QEMU may have pivoted and written to the mirror before it died */
         return disk->state != VMR_DISK_STATE_PIVOTING || record->paused;
     }
     if (g_strcmp0(one->persistent, disk->source->path) == 0) {
@@ -349,8 +285,8 @@ decide_off(const VmrRecord *record, const VmrDiskInspection *one,
     return FALSE;
 }
 
-static Step
-do_off(Recover *what, const VmrWait *wait, GError **error)
+static VmrStep
+do_off(VmrRecover *what, const VmrWait *wait, GError **error)
 {
     VmrRecord *record = what->mirror->record;
 
@@ -360,32 +296,33 @@ do_off(Recover *what, const VmrWait *wait, GError **error)
         VmrDiskState state = VMR_DISK_STATE_FAILED;
 
         if (!decide_off(what->now->record, one, &state)) {
-            tell(what->recovery->left,
-                 "disk '%s': the domain would start from '%s', but QEMU may "
-                 "have written to '%s' last: compare them before it is "
-                 "started, nothing was removed",
-                 disk->target, one->persistent ? one->persistent : "nothing",
-                 disk->state == VMR_DISK_STATE_PIVOTING ? disk->mirror->path
-                                                        : disk->overlay->path);
-            return STEP_END;
+            vmr_recover_tell(
+                what->recovery->left,
+                "disk '%s': the domain would start from '%s', but QEMU may "
+                "have written to '%s' last: compare them before it is "
+                "started, nothing was removed",
+                disk->target, one->persistent ? one->persistent : "nothing",
+                disk->state == VMR_DISK_STATE_PIVOTING ? disk->mirror->path
+                : disk->overlay->path);
+            return VMR_STEP_END;
         }
         disk->state = state;
     }
     record->paused = FALSE; /* there is no guest to be resumed */
     if (!vmr_mirror_finish(what->mirror, wait, error))
-        return STEP_FAILED;
-    tell(what->recovery->done,
-         "removed the records: the domain can be started");
+        return VMR_STEP_FAILED;
+    vmr_recover_tell(what->recovery->done,
+                     "removed the records: the domain can be started");
     tell_leftovers(what);
-    return STEP_AGAIN;
+    return VMR_STEP_AGAIN;
 }
 
-static Step
-do_running(Recover *what, const VmrWait *wait, GError **error)
+static VmrStep
+do_running(VmrRecover *what, const VmrWait *wait, GError **error)
 {
     switch (what->policy) {
     case VMR_POLICY_RESUME:
-        return do_go_on(what, wait, error);
+        return vmr_recover_go_on(what, wait, error);
     case VMR_POLICY_ABORT:
         return do_abort(what, wait, error);
     case VMR_POLICY_PIVOT:
@@ -393,11 +330,11 @@ do_running(Recover *what, const VmrWait *wait, GError **error)
     case VMR_POLICY_LAST:
         break;
     }
-    g_return_val_if_reached(STEP_END);
+    g_return_val_if_reached(VMR_STEP_END);
 }
 
-static Step
-act(Recover *what, const VmrWait *wait, GError **error)
+static VmrStep
+act(VmrRecover *what, const VmrWait *wait, GError **error)
 {
     switch (what->now->verdict) {
     case VMR_VERDICT_READY:
@@ -407,8 +344,9 @@ act(Recover *what, const VmrWait *wait, GError **error)
         return do_pivot(what, wait, error);
     case VMR_VERDICT_ABORTED:
     case VMR_VERDICT_LEAKED:
-    case VMR_VERDICT_ORPHANED:
         return do_abort(what, wait, error);
+    case VMR_VERDICT_ORPHANED:
+        return do_orphaned(what, wait, error);
     case VMR_VERDICT_CREATING:
         return do_undo(what, wait, error);
     case VMR_VERDICT_CUT_OVER:
@@ -417,25 +355,27 @@ act(Recover *what, const VmrWait *wait, GError **error)
         return do_off(what, wait, error);
     case VMR_VERDICT_STUCK:
     case VMR_VERDICT_LYING:
-        return do_save_truth(what, wait, error);
+        return vmr_recover_save_truth(what, wait, error);
     case VMR_VERDICT_LOST:
-        return do_lost(what, wait, error);
+        return vmr_recover_lost(what, wait, error);
     case VMR_VERDICT_FOREIGN:
-        tell(what->recovery->left, "%s",
-             vmr_verdict_advice(what->now->verdict));
-        return STEP_END;
+        vmr_recover_tell(what->recovery->left, "%s",
+                         vmr_verdict_advice(what->now->verdict));
+        return VMR_STEP_END;
     case VMR_VERDICT_NOTHING:
     case VMR_VERDICT_LAST:
         break;
     }
-    return STEP_END;
+    return VMR_STEP_END;
 }
 
-/* Whether the verdict is a bad one that may pass. */
+/* Whether what was found is bad, and may pass. */
 static gboolean
-may_pass(Recover *what, VmrVerdict verdict)
+may_pass(VmrRecover *what, const VmrInspection *now)
 {
-    if (verdict < VMR_VERDICT_LEAKED) {
+    VmrVerdict verdict = now->verdict;
+
+    if (verdict < VMR_VERDICT_LEAKED && !vmr_recover_is_behind(now)) {
         what->bad = VMR_VERDICT_NOTHING;
         return FALSE;
     }
@@ -445,36 +385,37 @@ may_pass(Recover *what, VmrVerdict verdict)
 }
 
 /* One look, and what it calls for. */
-static Step
-look_and_act(Recover *what, const VmrWait *wait, GError **error)
+static VmrStep
+look_and_act(VmrRecover *what, const VmrWait *wait, GError **error)
 {
     g_autoptr(VmrInspection) now =
         vmr_inspect(what->hv, what->dom, wait, error);
     g_autoptr(VmrMirror) mirror = NULL;
-    Step step;
+    VmrStep step;
 
     if (!now)
-        return STEP_FAILED;
+        return VMR_STEP_FAILED;
     what->recovery->verdict = now->verdict;
     if (now->verdict == VMR_VERDICT_NOTHING)
-        return STEP_END;
+        return VMR_STEP_END;
     if (!what->guard) {
         /* whoever had it until now may have changed what was found */
         what->guard = vmr_guard_take(now->record->uuid, error);
         return step_of(what->guard != NULL);
     }
-    if (may_pass(what, now->verdict)) {
+    if (may_pass(what, now)) {
         gboolean unused;
 
-        return step_of(vmr_wait_fd(wait, -1, LOOK_STEP, &unused, error));
+        return step_of(vmr_wait_fd(wait, -1, VMR_RECOVER_LOOK_STEP, &unused, error));
     }
     mirror = vmr_mirror_open(what->hv, what->dom, NULL, wait, error);
     if (!mirror)
-        return STEP_FAILED;
+        return VMR_STEP_FAILED;
     mirror->guarded = TRUE;
     what->now = now;
     what->mirror = mirror;
-    step = act(what, wait, error);
+    step = vmr_recover_is_behind(now) ? vmr_recover_catch_up(what, wait, error)
+                                      : act(what, wait, error);
     what->now = NULL;
     what->mirror = NULL;
     return step;
@@ -485,19 +426,19 @@ vmr_recover(VmrHv *hv, virDomainPtr dom, VmrPolicy policy, const VmrWait *wait,
             GError **error)
 {
     g_autoptr(VmrRecovery) recovery = g_new0(VmrRecovery, 1);
-    Recover what = {
+    VmrRecover what = {
         .hv = hv, .dom = dom, .policy = policy, .recovery = recovery};
-    Step step = STEP_AGAIN;
+    VmrStep step = VMR_STEP_AGAIN;
 
     recovery->done = g_ptr_array_new_with_free_func(g_free);
     recovery->left = g_ptr_array_new_with_free_func(g_free);
-    for (int look = 0; step == STEP_AGAIN && look < MAX_LOOKS; look++) {
+    for (int look = 0; step == VMR_STEP_AGAIN && look < MAX_LOOKS; look++) {
         step = look_and_act(&what, wait, error);
         if (look == 0)
             recovery->found = recovery->verdict;
     }
     vmr_guard_release(what.guard);
-    if (step == STEP_FAILED) {
+    if (step == VMR_STEP_FAILED) {
         vmr_error_annotate(error, NULL, "recover");
         return NULL;
     }

@@ -119,6 +119,27 @@ make_cut_over(FakeHv *fake)
     fake_hv_knobs(fake)->refuse_pivot = NULL;
 }
 
+/* The mirror of the disk whose turn it was not yet ends, too. */
+static void
+make_cut_over_ended(FakeHv *fake)
+{
+    make_cut_over(fake);
+    fake_hv_fail_job(fake, "vdb");
+}
+
+/* libvirt dies before it has saved the persistent definition. */
+static void
+make_behind(FakeHv *fake)
+{
+    g_autoptr(VmrMirror) mirror = fixture_create(fake, 1, FALSE);
+    VmrWait wait = patience();
+    g_autoptr(GError) error = NULL;
+
+    fake_hv_knobs(fake)->keep_inactive = TRUE;
+    g_assert_false(vmr_mirror_pivot(mirror, &wait, &error));
+    fake_hv_knobs(fake)->keep_inactive = FALSE;
+}
+
 static void
 make_lying(FakeHv *fake)
 {
@@ -178,6 +199,9 @@ static const Case cases[] = {
     {"creating", 1, make_creating, VMR_VERDICT_CREATING, NOTHING, FALSE},
     {"pivoted", 1, make_pivoted, VMR_VERDICT_PIVOTED, NOTHING, FALSE},
     {"cut_over", 2, make_cut_over, VMR_VERDICT_CUT_OVER, NOTHING, FALSE},
+    {"cut_over_ended", 2, make_cut_over_ended, VMR_VERDICT_CUT_OVER, NOTHING,
+     FALSE},
+    {"behind", 1, make_behind, VMR_VERDICT_PIVOTED, NOTHING, FALSE},
     {"off", 1, make_off, VMR_VERDICT_OFF, NOTHING, FALSE},
     {"lying",
      1,
@@ -225,6 +249,8 @@ test_case(gconstpointer data)
     g_assert_cmpstr(vmr_verdict_name(recovery->verdict), ==,
                     vmr_verdict_name(one->after[run->policy]));
     g_assert_cmpint(recovery->left->len > 0, ==, one->left);
+    if (found->running && recovery->verdict == VMR_VERDICT_NOTHING)
+        fixture_check_ended(fake, files);
     /* a second time there is nothing to be done */
     before = fake_hv_describe(fake);
     again = recover(fake, run->policy);

@@ -133,13 +133,38 @@ def check_end(
     return sorted(sides)
 
 
+def next_tops(guest: Guest) -> list[pathlib.Path]:
+    """The files that the next start of the guest uses."""
+    return [guest.chain(target, inactive=True)[0] for target in guest.targets()]
+
+
 def restart(guest: Guest, recovery: virmirror.Recovery, report: dict[str, Any]) -> None:
     """What a person is told to do where QEMU writes to what libvirt does not know."""
     assert len(recovery.left) > 0
     guest.wait_for_writes(20)
     guest.dom.destroy()
     report["restarted"] = True
-    guest.check(*(guest.chain(target, inactive=True)[0] for target in guest.targets()))
+    guest.check(*next_tops(guest))
+    guest.serial.write_bytes(b"")
+    guest.dom.create()
+    guest.wait_for_writes(20)
+
+
+def end_lost(host: embed.Host, guest: Guest, job: dict[str, Any], report: dict[str, Any]) -> None:
+    """What a person is told to do where libvirt has lost a QEMU that still runs.
+
+    A start is held back by the lock of the file that QEMU writes to, where that is
+    known. What the guest wrote before it was suspended is on both sides.
+    """
+    assert not guest.dom.isActive()
+    tops = next_tops(guest)
+    assert any(is_written_to(top) for top in tops), tops
+    assert embed.end_qemus(host.root)
+    recovery = virmirror.recover(guest.dom, job["policy"])
+    assert recovery.verdict == "nothing", recovery
+    report["restarted"] = True
+    guest.check(*tops)
+    assert next_tops(guest) == tops
     guest.serial.write_bytes(b"")
     guest.dom.create()
     guest.wait_for_writes(20)
@@ -155,6 +180,9 @@ def recover(host: embed.Host, job: dict[str, Any]) -> dict[str, Any]:
     recovery = virmirror.recover(guest.dom, job["policy"])
     report["recovery"] = json.loads(recovery.to_json())
     print(json.dumps(report), flush=True)
+    if recovery.verdict == "lost":
+        end_lost(host, guest, job, report)
+        recovery = virmirror.recover(guest.dom, job["policy"])
     assert guest.dom.state()[0] == libvirt.VIR_DOMAIN_RUNNING
     again = virmirror.recover(guest.dom, job["policy"])
     assert (again.verdict, again.done) == (recovery.verdict, ()), again
@@ -166,8 +194,9 @@ def recover(host: embed.Host, job: dict[str, Any]) -> dict[str, Any]:
         recovery = virmirror.recover(guest.dom, job["policy"])
     assert recovery.verdict == "nothing", recovery
     report["left"] = recovery.left
-    # an abort leaves those on the mirrors that had been pivoted by then
-    split = (inspection.verdict, job["policy"]) == ("cut-over", "abort")
+    # an abort leaves those on the mirrors that had been pivoted by then, and a
+    # restart ends the mirrors of those that had not
+    split = (inspection.verdict, job["policy"]) == ("cut-over", "abort") or "restarted" in report
     report["side"] = check_end(
         guest, leaked=bool(recovery.left), split=split, restarted="restarted" in report
     )
