@@ -49,7 +49,7 @@ class Store:
         libvirt wants to find it when the mirror starts, and it is filled in place
         after that. Raises ExistsError, ImageError, StorageError.
         """
-        self._sweep(layer.destination)
+        self.sweep(layer.destination)
         if self._job.owns(layer.destination):
             return
         size = layer.size if layer.format == "raw" else layer.virtual_size
@@ -67,7 +67,7 @@ class Store:
         """
         if layer.destination in self._held:
             return
-        self._sweep(layer.destination)
+        self.sweep(layer.destination)
         while True:
             self._check_source(layer)
             if not os.path.lexists(layer.destination):
@@ -86,6 +86,11 @@ class Store:
             os.close(fd)
             if os.path.lexists(layer.destination):
                 self._copy(layer)
+
+    def sweep(self, path: str) -> None:
+        """Remove the temporary name of a copy that a run which died has left."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._temporary(path))
 
     def drop(self, created: Created) -> bool:
         """Remove a file that this migration has made; whether it is gone.
@@ -132,11 +137,6 @@ class Store:
 
     def _temporary(self, path: str) -> str:
         return f"{path}.{self._plan.id}"
-
-    def _sweep(self, path: str) -> None:
-        """Remove the temporary name that a run which died has left."""
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._temporary(path))
 
     def _is_filled(self, layer: LayerPlan) -> bool:
         """Whether the file that is there is the copy, or (False) is to be made it.

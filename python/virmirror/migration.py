@@ -370,6 +370,9 @@ class _Migration:
             recovery.recover(self._dom, "abort")
         for disk in self._plan.disks:
             self._take_back(disk)
+        for disk in self._plan.disks:
+            for layer in disk.layers:
+                self._store.sweep(layer.destination)
         for created in reversed(self._job.state.created):
             self._store.drop(created)
         self._job.forget()

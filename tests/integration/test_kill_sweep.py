@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 
+from support.killshim import build_killshim
 from virmirror import embed
 
 pytestmark = [pytest.mark.qemu, pytest.mark.usefixtures("qemus_reaped")]
@@ -93,14 +94,7 @@ class Sweep:
 
 @pytest.fixture(scope="module")
 def shim(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    path = tmp_path_factory.mktemp("shim") / "killshim.so"
-    flags = subprocess.run(
-        ["pkg-config", "--cflags", "libvirt"], check=True, capture_output=True, text=True
-    ).stdout.split()
-    source = SUPPORT / "killshim.c"
-    command = ["gcc", "-shared", "-fPIC", "-Wall", "-Werror", "-o", path, source, *flags]
-    subprocess.run(command, check=True)
-    return path
+    return build_killshim(tmp_path_factory.mktemp("shim"))
 
 
 @pytest.fixture(scope="module")
