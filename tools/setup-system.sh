@@ -53,7 +53,7 @@ check_without_apt() {
         done
     fi
     if [ $with_tests = yes ]; then
-        for tool in clang strace; do
+        for tool in clang strace mkfs.xfs losetup; do
             command -v "$tool" >/dev/null || missing+=("$tool")
         done
     fi
@@ -73,7 +73,7 @@ check_without_apt() {
 There is no apt-get here, so please install these yourself. On Fedora or RHEL:
   dnf install gcc make pkgconf-pkg-config binutils clang compiler-rt valgrind \
       python3-devel libvirt-devel glib2-devel libxml2-devel liburing-devel xxhash-devel \
-      libvirt-daemon-driver-qemu strace \
+      libvirt-daemon-driver-qemu strace xfsprogs util-linux \
       qemu-system-x86-core qemu-img seabios-bin rsync libnbd libvirt-client
 HINT
     return 1
@@ -102,7 +102,7 @@ if [ $with_rivals = yes ]; then
     packages+=(rsync libnbd-bin libvirt-clients)
 fi
 if [ $with_tests = yes ]; then
-    packages+=(clang strace)
+    packages+=(clang strace xfsprogs mount)
 fi
 if [ $with_all = yes ]; then
     packages+=(valgrind)

@@ -13,15 +13,15 @@ typedef struct {
     guint block;
 } Level;
 
-/* From the gentlest on; each has about twice as much under way as the one before. */
+/* From the gentlest on; each has twice as much under way as the one before. */
 static const Level level_table[] = {
-    {1, 128 * KIB}, {2, 128 * KIB},  {2, 256 * KIB}, {4, 256 * KIB},
+    {2, 128 * KIB}, {2, 256 * KIB}, {4, 256 * KIB},
     {4, 512 * KIB}, {8, 512 * KIB}, {8, 1024 * KIB},
 };
 
 #define LEVEL_ALONE   (G_N_ELEMENTS(level_table) - 1)
-#define LEVEL_COMPANY 2 /* at most, while there is somebody else */
-#define LEVEL_UNKNOWN 3 /* at most, where that cannot be told */
+#define LEVEL_COMPANY 1 /* at most, while there is somebody else */
+#define LEVEL_UNKNOWN 2 /* at most, where that cannot be told */
 
 static const Level full_level = {16, 1024 * KIB};
 

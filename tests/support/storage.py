@@ -117,6 +117,31 @@ def tmpfs(folder: pathlib.Path, size: int) -> Iterator[None]:
         subprocess.run(["umount", "--lazy", folder], check=True)
 
 
+@contextlib.contextmanager
+def loop_device(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A block device whose content is that of the file."""
+    command = ["losetup", "--find", "--show", path]
+    found = subprocess.run(command, check=True, capture_output=True, text=True)
+    device = pathlib.Path(found.stdout.strip())
+    try:
+        yield device
+    finally:
+        subprocess.run(["losetup", "--detach", device], check=True)
+
+
+@contextlib.contextmanager
+def xfs(image: pathlib.Path, folder: pathlib.Path) -> Iterator[None]:
+    """The folder is an XFS, in which files can share their data, in a new image."""
+    with image.open("wb") as file:
+        file.truncate(320 * 1024 * 1024)
+    subprocess.run(["mkfs.xfs", "-q", image], check=True)
+    subprocess.run(["mount", "-o", "loop", image, folder], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
 def is_written_to(path: pathlib.Path) -> bool:
     """Whether a QEMU, or one of its tools, has the image open for writing."""
     with path.open("rb") as file:
