@@ -41,36 +41,38 @@ vmr_diskload_free(VmrDiskload *load)
     g_free(load);
 }
 
-/* The "stat" file of the disk @dev, or of the one that it is a partition of. */
-static int
-open_stat(dev_t dev)
+gboolean
+vmr_diskload_add_file(VmrDiskload *load, const char *path)
 {
-    g_autofree char *folder =
-        g_strdup_printf("/sys/dev/block/%u:%u", major(dev), minor(dev));
-    g_autofree char *partition = g_build_filename(folder, "partition", NULL);
-    gboolean is_part = access(partition, F_OK) == 0;
-    g_autofree char *path =
-        g_build_filename(folder, is_part ? "../stat" : "stat", NULL);
+    int fd = load->n < MAX_DISKS ? open(path, O_RDONLY | O_CLOEXEC) : -1;
 
-    return open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return FALSE;
+    load->dev[load->n] = 0;
+    load->fd[load->n] = fd;
+    load->n++;
+    return TRUE;
 }
 
 gboolean
 vmr_diskload_add(VmrDiskload *load, const struct stat *st)
 {
     dev_t dev = S_ISBLK(st->st_mode) ? st->st_rdev : st->st_dev;
-    int fd;
+    g_autofree char *folder =
+        g_strdup_printf("/sys/dev/block/%u:%u", major(dev), minor(dev));
+    g_autofree char *partition = g_build_filename(folder, "partition", NULL);
+    /* who uses another partition of a disk uses the same disk */
+    gboolean is_part = access(partition, F_OK) == 0;
+    g_autofree char *path =
+        g_build_filename(folder, is_part ? "../stat" : "stat", NULL);
 
     for (guint i = 0; i < load->n; i++) {
         if (load->dev[i] == dev)
             return TRUE;
     }
-    fd = load->n < MAX_DISKS ? open_stat(dev) : -1;
-    if (fd < 0)
+    if (!vmr_diskload_add_file(load, path))
         return FALSE;
-    load->fd[load->n] = fd;
-    load->dev[load->n] = dev;
-    load->n++;
+    load->dev[load->n - 1] = dev;
     return TRUE;
 }
 

@@ -25,6 +25,10 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(VmrDiskload, vmr_diskload_free)
  * has none that is known here, as on a network's file system. */
 gboolean vmr_diskload_add(VmrDiskload *load, const struct stat *st);
 
+/* Add the disk whose counters are in the file @path, of the form of the "stat" files
+ * in sysfs. FALSE: there is none. */
+gboolean vmr_diskload_add_file(VmrDiskload *load, const char *path);
+
 /* How many requests all of them have done so far, and have under way. FALSE: not
  * known. */
 gboolean vmr_diskload_get(const VmrDiskload *load, guint64 *done,

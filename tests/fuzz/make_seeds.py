@@ -67,6 +67,14 @@ DOMAINS = {
     "two-chains": DOMAIN.format("", STORE * 2),
 }
 
+CHECKSUM = "0123456789abcdef" * 2
+MARKS = [
+    "1 incomplete",
+    f"1 complete 64769 17 4711 1700000000123456789 4711 1700000001000000000 {CHECKSUM}",
+    "1 complete 64769 17 0 -1 0 0 -",
+    "2 complete 64769 17 0 -1 0 0 - more",
+]
+
 # name -> options of qemu-img create; small clusters make small seeds
 HEADERS = {
     "v2": "compat=0.10",
@@ -106,6 +114,9 @@ def main():
     """Write all of them."""
     folder = fresh("diskspec")
     for number, text in enumerate(DISKSPECS):
+        (folder / f"{number:02}").write_text(text)
+    folder = fresh("copymark")
+    for number, text in enumerate(MARKS):
         (folder / f"{number:02}").write_text(text)
     folder = fresh("record")
     for name, text in RECORDS.items():

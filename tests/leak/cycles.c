@@ -22,6 +22,7 @@
 #include "mirror_fixture.h"
 #include "qcow2.h"
 #include "snapxml.h"
+#include "sparse.h"
 
 static FakeFiles *files;
 static char *live_xml;
@@ -155,6 +156,28 @@ cycle_undo(void)
     g_assert_nonnull(error);
 }
 
+/* A copy that succeeds, one that is cancelled, one that is refused. */
+static void
+cycle_copy(void)
+{
+    g_autofree char *from = fake_files_path(files, "old", "vda");
+    g_autofree char *to = fake_files_path(files, "new", "leak.copy");
+    const VmrSparseSpec spec = {.source = from, .destination = to};
+    VmrWait wait = vmr_wait_for(60, NULL);
+    g_autoptr(GError) error = NULL;
+    g_autoptr(GError) refused = NULL;
+    VmrSparse *copy = vmr_sparse_start(&spec, &error);
+
+    g_assert_no_error(error);
+    vmr_sparse_finish(copy, &wait, NULL, &error);
+    g_assert_no_error(error);
+    vmr_sparse_free(copy);
+    g_assert_null(vmr_sparse_start(&spec, &refused));
+    g_assert_cmpint(unlink(to), ==, 0);
+    vmr_sparse_free(vmr_sparse_start(&spec, &error));
+    unlink(to);
+}
+
 static void
 cycle_leak(void)
 {
@@ -234,6 +257,7 @@ main(int argc, char **argv)
     measure("create-abort", cycle_abort, n);
     measure("create-pivot", cycle_pivot, n);
     measure("create-undo", cycle_undo, n);
+    measure("copy", cycle_copy, n);
     g_free(live_xml);
     g_free(snapshot_xml);
     fake_files_free(files);
