@@ -142,6 +142,10 @@ class Daemon:
         dom.createWithFlags(flags)
         return dom
 
+    def inside(self, path: str) -> pathlib.Path:
+        """Where a file of its namespace is found from outside."""
+        return pathlib.Path(f"/proc/{self._holder.pid}/root{path}")
+
     def qemu_pids(self) -> dict[str, int]:
         """The QEMUs that run, by the names of their domains, known to libvirt or not."""
         pids = {}
