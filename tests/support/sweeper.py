@@ -26,7 +26,7 @@ import virmirror
 from support import guest as guests
 from support.guest import Guest
 from support.storage import is_written_to
-from virmirror import embed
+from virmirror import embed, testguest
 
 GOING = ("mirroring", "ready")
 UNKNOWN_TO_LIBVIRT = ("stuck", "lying")
@@ -150,17 +150,33 @@ def restart(guest: Guest, recovery: virmirror.Recovery, report: dict[str, Any]) 
     guest.wait_for_writes(20)
 
 
-def end_lost(host: embed.Host, guest: Guest, job: dict[str, Any], report: dict[str, Any]) -> None:
+def is_whole(guest: Guest, top: pathlib.Path, drive: int) -> bool:
+    try:
+        testguest.check(top, guest.serial, drive=drive)
+    except testguest.WritesLost:
+        return False
+    return True
+
+
+def end_lost(host: embed.Host, guest: Guest, job: dict[str, Any], report: dict[str, Any]) -> bool:
     """What a person is told to do where libvirt has lost a QEMU that still runs.
 
     A start is held back by the lock of the file that QEMU writes to, where that is
-    known. What the guest wrote before it was suspended is on both sides.
+    known. What the guest wrote before it was suspended is on both sides; where it
+    was not suspended a person may have to look which one is newer, and this returns
+    False.
     """
     assert not guest.dom.isActive()
     tops = next_tops(guest)
     assert any(is_written_to(top) for top in tops), tops
     assert embed.end_qemus(host.root)
     recovery = virmirror.recover(guest.dom, job["policy"])
+    if recovery.verdict == "off":
+        assert recovery.left and not report["inspection"]["paused_by_us"], recovery
+        for n in range(len(guest.tops)):
+            sides = mirror_of(guest, n), overlay_of(guest, n)
+            assert any(side.exists() and is_whole(guest, side, n) for side in sides), n
+        return False
     assert recovery.verdict == "nothing", recovery
     report["restarted"] = True
     guest.check(*tops)
@@ -168,6 +184,7 @@ def end_lost(host: embed.Host, guest: Guest, job: dict[str, Any], report: dict[s
     guest.serial.write_bytes(b"")
     guest.dom.create()
     guest.wait_for_writes(20)
+    return True
 
 
 def recover(host: embed.Host, job: dict[str, Any]) -> dict[str, Any]:
@@ -181,14 +198,24 @@ def recover(host: embed.Host, job: dict[str, Any]) -> dict[str, Any]:
     report["recovery"] = json.loads(recovery.to_json())
     print(json.dumps(report), flush=True)
     if recovery.verdict == "lost":
-        end_lost(host, guest, job, report)
+        if not end_lost(host, guest, job, report):
+            guest.end()
+            return report
         recovery = virmirror.recover(guest.dom, job["policy"])
     assert guest.dom.state()[0] == libvirt.VIR_DOMAIN_RUNNING
     again = virmirror.recover(guest.dom, job["policy"])
     assert (again.verdict, again.done) == (recovery.verdict, ()), again
-    if recovery.verdict in GOING:
-        assert job["policy"] == "resume" and not recovery.left, recovery
-        recovery = virmirror.recover(guest.dom, job["then"])
+    policy = job["policy"]
+    if recovery.verdict in GOING and policy == "resume":
+        assert not recovery.left, recovery
+        policy = job["then"]
+        recovery = virmirror.recover(guest.dom, policy)
+    if recovery.verdict in (*GOING, "cut-over"):
+        # the pivot had left layers in QEMU that keep any other one from working
+        assert policy == "pivot" and "recover with 'abort'" in recovery.left[0], recovery
+        policy = "abort"
+        recovery = virmirror.recover(guest.dom, policy)
+    assert inspection.verdict != "creating" or not recovery.left, recovery
     if recovery.verdict in UNKNOWN_TO_LIBVIRT:
         restart(guest, recovery, report)
         recovery = virmirror.recover(guest.dom, job["policy"])
@@ -196,7 +223,7 @@ def recover(host: embed.Host, job: dict[str, Any]) -> dict[str, Any]:
     report["left"] = recovery.left
     # an abort leaves those on the mirrors that had been pivoted by then, and a
     # restart ends the mirrors of those that had not
-    split = (inspection.verdict, job["policy"]) == ("cut-over", "abort") or "restarted" in report
+    split = (inspection.verdict, policy) == ("cut-over", "abort") or "restarted" in report
     report["side"] = check_end(
         guest, leaked=bool(recovery.left), split=split, restarted="restarted" in report
     )
