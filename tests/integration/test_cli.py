@@ -282,3 +282,49 @@ def test_inspect_and_recover_tell_of_a_mirror_and_end_it(guest: Guest) -> None:
     assert told.endswith("\nNow:       nothing\n")
     assert guest.out("inspect", guest.name).startswith("Verdict:   nothing: ")
     guest.check(guest.overlay)
+
+
+def test_migrate_moves_the_guest_and_says_what_it_did(guest: Guest) -> None:
+    planned = guest.out("migrate", guest.name, f"vda={guest.path2}", "--dry-run")
+    assert f"{guest.path1}/old.qcow2 -> {guest.path2}/old.qcow2" in planned
+    assert list(guest.path2.iterdir()) == []
+    done = guest.out("migrate", guest.name, f"vda={guest.path2}")
+    assert f"vda: {guest.path2}/old.qcow2 <- {guest.path2}/common\n" in done
+    assert re.search(r"Migration complete: .* MiB in .* s, pause \d+ ms", done)
+    assert guest.out("inspect", guest.name).startswith("Verdict:   nothing")
+
+
+def until_it_copies(process: subprocess.Popen[bytes]) -> bytes:
+    """What the command tells until it copies a layer; it must not have ended by then."""
+    assert process.stderr is not None
+    told = b""
+    while b"common" not in told:
+        told += process.stderr.read1()
+        assert process.poll() is None, told
+    return told
+
+
+def test_migrate_that_was_killed_is_resumed_or_undone(make_guest: Callable[..., Guest]) -> None:
+    guest = make_guest(data=32 * testguest.MIB)
+    move = ["migrate", guest.name, f"vda={guest.path2}", "--bandwidth", "1", "--verbose"]
+    for option in ("--undo", "--resume"):
+        with subprocess.Popen(guest.command(*move), stderr=subprocess.PIPE) as process:
+            until_it_copies(process)
+            process.kill()
+        assert "Migration: unfinished" in guest.out("inspect", guest.name)
+        assert "is unfinished" in guest.error("migrate", guest.name, f"vda={guest.path2}")
+        if option == "--undo":
+            assert guest.out("migrate", guest.name, option) == "Migration undone\n"
+            assert list(guest.path2.iterdir()) == []
+    # with the limit of the plan it would take half a minute: it is interrupted
+    resume = guest.command("migrate", guest.name, "--resume", "--verbose")
+    with subprocess.Popen(resume, stderr=subprocess.PIPE) as process:
+        told = until_it_copies(process)
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        told += process.stderr.read()
+    assert process.returncode == 130
+    assert b"error: interrupted: " in told
+    assert told.endswith(b": the migration was undone: the guest is where it was before\n")
+    assert list(guest.path2.iterdir()) == []
+    assert guest.out("inspect", guest.name).startswith("Verdict:   nothing")

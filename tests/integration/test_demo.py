@@ -97,7 +97,7 @@ def test_demo_succeeds_and_shows_all_steps(environment):
     ("old", "new", "complaint"),
     [
         pytest.param(
-            "shutil.copyfile(path1 / name, path2 / name)",
+            "virmirror.copy(path1 / name, path2 / name, overwrite=True)",
             "pass",
             "layer 0 of the backing chain is lost",
             id="nothing-copied",

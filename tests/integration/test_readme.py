@@ -176,4 +176,4 @@ def test_every_code_block_belongs_to_an_example() -> None:
 
 def test_there_are_examples_for_each_kind_of_user() -> None:
     names = {example.name for example in EXAMPLES if example.document == "README.rst"}
-    assert names == {"script", "manager", "commands", "pytest"}
+    assert names == {"script", "steps", "manager", "commands", "pytest"}

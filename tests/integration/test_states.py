@@ -104,7 +104,7 @@ class Scene:
         self.daemon.kill_daemon()
         if commands:
             self._complete_job()
-        state = self.daemon.inside(f"/run/libvirt/qemu/{self.name}.xml")
+        state = self.daemon.outside(f"/run/libvirt/qemu/{self.name}.xml")
         before = state.read_text()
         after = edit(before)
         assert (after != before) == (edit is not str)
@@ -113,7 +113,7 @@ class Scene:
 
     def _complete_job(self) -> None:
         """Have QEMU pivot while libvirt is not there."""
-        (path,) = self.daemon.inside("/var/lib/libvirt/qemu").glob(
+        (path,) = self.daemon.outside("/var/lib/libvirt/qemu").glob(
             f"domain-*-{self.name}/monitor.sock"
         )
         with socket.socket(socket.AF_UNIX) as client:

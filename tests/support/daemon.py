@@ -142,7 +142,7 @@ class Daemon:
         dom.createWithFlags(flags)
         return dom
 
-    def inside(self, path: str) -> pathlib.Path:
+    def outside(self, path: str) -> pathlib.Path:
         """Where a file of its namespace is found from outside."""
         return pathlib.Path(f"/proc/{self._holder.pid}/root{path}")
 

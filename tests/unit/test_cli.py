@@ -14,6 +14,7 @@ import libvirt
 import pytest
 
 import virmirror
+from support.plans import PLAN
 from virmirror.cli import main
 
 URI = "test:///default"  # its one domain is 'test', with the id 1
@@ -131,6 +132,14 @@ def test_create_with_arguments_in_any_order_means_what_virsh_means(
         (["blockpull", "test", "vda", "--wait", "--timeout", "0"], "--timeout: must not be 0"),
         (["blockpull", "test", "vda", "--bandwidth", "-1"], "--bandwidth: not a whole number"),
         (["prepare-chain", "test", "vda"], "required: --folder"),
+        (["migrate", "test"], "required: DISK=FOLDER"),
+        (["migrate", "test", "vda"], "not DISK=FOLDER: 'vda'"),
+        (["migrate", "test", "vda="], "not DISK=FOLDER: 'vda='"),
+        (["migrate", "test", "vda=/a", "vda=/b"], "a disk is given twice"),
+        (["migrate", "test", "vda=/a", "--resume"], "--resume and --undo go alone"),
+        (["migrate", "test", "--resume", "--undo"], "--resume and --undo go alone"),
+        (["migrate", "test", "vda=/a", "--timeout", "0"], "--timeout: must not be 0"),
+        (["migrate", "test", "vda=/a", "--pace", "slow"], "invalid choice: 'slow'"),
     ],
 )
 def test_run_with_wrong_usage_ends_with_2_before_anything_is_opened(run, monkeypatch, argv, told):
@@ -163,6 +172,61 @@ def test_blockpull_with_options_passes_them_on(run, monkeypatch, arguments, expe
     assert status == 0
     assert out == ("Pull complete\n" if "--wait" in arguments else "Block Pull started\n")
     assert called.items() >= expected.items()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["vda=/a"], {"disks": {"vda": "/a"}, "bandwidth": 0, "collapse": "auto"}),
+        (["vda=/a", "vdb=/b=c"], {"disks": {"vda": "/a", "vdb": "/b=c"}}),
+        (["vda=/a", "--bandwidth", "5"], {"bandwidth": 5 << 20}),
+        (["vda=/a", "--bandwidth", "5", "--bytes"], {"bandwidth": 5}),
+        (["vda=/a", "--collapse", "pull", "--remove-source", "--verify"],
+         {"collapse": "pull", "remove_source": True, "verify": True}),
+        (["vda=/a", "--name", "n", "--pace", "full"], {"name": "n", "pace": "full"}),
+    ],
+)  # fmt: skip
+def test_migrate_with_options_passes_them_on(run, monkeypatch, arguments, expected):
+    called = {}
+
+    def plan(dom, disks, **options):
+        called.update(options, disks=disks)
+        return PLAN
+
+    monkeypatch.setattr(virmirror, "plan", plan)
+    status, out, _ = run("-c", URI, "migrate", "test", *arguments, "--dry-run", "--json")
+    assert status == 0
+    assert virmirror.Plan.from_json(out) == PLAN
+    assert called.items() >= expected.items()
+
+
+def test_migrate_dry_run_tells_every_file_and_the_notes(run, monkeypatch):
+    monkeypatch.setattr(virmirror, "plan", lambda dom, disks, **options: PLAN)
+    status, out, _ = run("-c", URI, "migrate", "test", "vda=/path2", "--dry-run")
+    assert status == 0
+    for words in ("/path1/old.qcow2 -> /path2/old.qcow2 (0.5 MiB)", "note: note", "0.5 MiB"):
+        assert words in out
+
+
+def test_migrate_resume_without_one_is_an_error(run, monkeypatch, tmp_path):
+    monkeypatch.setenv("VIRMIRROR_STATE_DIR", str(tmp_path))
+    status, _, err = run("-c", URI, "migrate", "test", "--resume")
+    assert status == 1
+    assert "has no unfinished migration" in err
+
+
+def test_failed_migration_tells_that_it_was_undone(run, monkeypatch):
+    def fail(*args, **options):
+        error = virmirror.StorageError("cannot write")
+        error.add_note("the migration was undone: the guest is where it was before")
+        raise error
+
+    monkeypatch.setattr(virmirror, "plan", fail)
+    status, _, err = run("-c", URI, "migrate", "test", "vda=/a")
+    assert (status, err) == (
+        1,
+        "error: cannot write; the migration was undone: the guest is where it was before\n",
+    )
 
 
 # ---- domains and connections ------------------------------------------------

@@ -41,8 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except KeyboardInterrupt as interrupt:
         left = interrupt.__context__
-        told = f": {_one_line(left)}" if isinstance(left, virmirror.MirrorError) else ""
-        print(f"error: interrupted{told}", file=sys.stderr)
+        told = [_one_line(left)] if isinstance(left, virmirror.MirrorError) else []
+        told += getattr(interrupt, "__notes__", [])
+        print(": ".join(["error: interrupted", *told]), file=sys.stderr)
         return 130
     except BrokenPipeError:
         # nobody reads on; and the interpreter is not to try again at its end
@@ -146,4 +147,5 @@ def _lookup_domain(conn: libvirt.virConnect, text: str) -> libvirt.virDomain:
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    lines = [str(error) or type(error).__name__, *getattr(error, "__notes__", [])]
+    return "; ".join(" ".join(line.split()) for line in lines)

@@ -23,6 +23,8 @@ def _inspect(dom: libvirt.virDomain, args: argparse.Namespace) -> None:
         print(found.to_json())
         return
     print(f"{'Verdict:':<11}{found.verdict}: {found.advice}")
+    if virmirror.unfinished(dom) is not None:
+        print(f"{'Migration:':<11}unfinished: go on with 'virmirror migrate --resume', or --undo")
     if found.snapshot is None:
         return
     print(f"{'Snapshot:':<11}{found.snapshot}, {found.meant} in the journal")

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The record of a migration: kept whole, of one process, and read as hostile."""
+
+import dataclasses
+import json
+import os
+import stat
+import subprocess
+import sys
+
+import pytest
+
+import virmirror
+from support.plans import PLAN
+from virmirror import jobs
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path, monkeypatch):
+    """Return the folder of the records, which does not exist yet."""
+    monkeypatch.setenv("VIRMIRROR_STATE_DIR", str(tmp_path / "state"))
+    return tmp_path / "state"
+
+
+@pytest.fixture
+def path(state):
+    """Return the path of the record of PLAN, which was saved."""
+    job = jobs.Job.open(PLAN)
+    job.save()
+    job.close()
+    return state / f"{PLAN.id}.json"
+
+
+def test_saved_job_is_the_same_when_opened_again(path):
+    job = jobs.Job.open(PLAN)
+    created = jobs.Created("/path2/old.qcow2", 1, 2)
+    job.save(phase="copy", created=(created,), pause=0.5)
+    job.close()
+    again = jobs.Job.open(PLAN)
+    assert again.state == job.state
+    assert not again.is_new()
+    again.forget()
+    again.close()
+    assert not path.exists()
+
+
+def test_record_is_of_its_user_alone(path, state):
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(state.stat().st_mode) == 0o700
+
+
+def test_job_that_is_open_is_busy_for_another_process(path):
+    job = jobs.Job.open(PLAN)
+    code = (
+        "import sys, virmirror\nfrom virmirror import jobs\n"
+        "try:\n    jobs.Job.open(virmirror.Plan.from_json(sys.stdin.read()))\n"
+        "except virmirror.BusyError as error:\n    print(error)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], input=PLAN.to_json(), capture_output=True, text=True
+    )
+    assert "another process is at a migration of domain 'web1'" in result.stdout, result.stderr
+    job.close()
+    jobs.Job.open(PLAN).close()
+
+
+def test_other_plan_of_the_same_domain_is_busy_too(path):
+    job = jobs.Job.open(PLAN)
+    with pytest.raises(virmirror.BusyError):
+        jobs.Job.open(dataclasses.replace(PLAN, id="1" * 32))
+    job.close()
+
+
+def change(path, **members):
+    path.write_text(json.dumps(json.loads(path.read_text()) | members))
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda path: path.write_text("{"),
+        lambda path: path.write_bytes(b"\xff" * 10),
+        lambda path: path.write_text(" " * (5 * 1024 * 1024)),
+        lambda path: change(path, version=2),
+        lambda path: change(path, phase="sleeping"),
+        lambda path: change(path, plan=dataclasses.replace(PLAN, name="other").to_json()),
+    ],
+    ids=["cut", "binary", "huge", "newer", "phase", "plan"],
+)
+def test_record_that_is_not_ours_is_refused_and_kept(path, spoil):
+    spoil(path)
+    before = path.read_bytes()
+    with pytest.raises(virmirror.JournalError):
+        jobs.Job.open(PLAN)
+    assert path.read_bytes() == before
+    path.unlink()
+    jobs.Job.open(PLAN).close()  # and nobody is kept out
+
+
+def test_record_that_is_a_link_is_refused(path, tmp_path):
+    path.rename(tmp_path / "elsewhere")
+    path.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(virmirror.StorageError):
+        jobs.Job.open(PLAN)
+
+
+def test_folder_that_others_can_write_to_is_refused(state):
+    state.mkdir()
+    state.chmod(0o777)
+    with pytest.raises(virmirror.StorageError, match="others can write"):
+        jobs.Job.open(PLAN)
+
+
+@pytest.mark.parametrize("member", ["id", "uuid"])
+def test_plan_whose_name_leads_out_of_the_folder_is_refused(state, member):
+    with pytest.raises(virmirror.JournalError, match="no identifier"):
+        jobs.Job.open(dataclasses.replace(PLAN, **{member: "../../etc/x"}))
+
+
+def test_unfinished_job_is_found_by_its_domain(dom, state):
+    assert virmirror.unfinished(dom) is None
+    plan = dataclasses.replace(PLAN, uuid=dom.UUIDString())
+    job = jobs.Job.open(plan)
+    job.save()
+    assert virmirror.unfinished(dom) == plan
+    job.save(report="{}")
+    assert virmirror.unfinished(dom) is None
+    job.close()
+
+
+def test_old_report_is_dropped_and_an_old_unfinished_job_is_not(path, state):
+    other = dataclasses.replace(PLAN, id="1" * 32)
+    job = jobs.Job.open(other)
+    job.save(report="{}")
+    job.close()
+    for name in (PLAN.id, other.id):
+        os.utime(state / f"{name}.json", (0, 0))
+    jobs.Job.open(dataclasses.replace(PLAN, id="2" * 32)).close()
+    assert sorted(file.name for file in state.glob("*.json")) == [f"{PLAN.id}.json"]
+
+
+def test_file_is_owned_only_by_its_inode(path, tmp_path):
+    file = tmp_path / "file"
+    file.touch()
+    status = file.stat()
+    job = jobs.Job.open(PLAN)
+    job.save(created=(jobs.Created(str(file), status.st_dev, status.st_ino),))
+    assert job.owns(str(file))
+    other = tmp_path / "other"
+    other.touch()
+    os.replace(other, file)
+    assert not job.owns(str(file))
+    file.unlink()
+    assert not job.owns(str(file))
+    job.close()

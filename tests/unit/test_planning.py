@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Planning a migration without QEMU: what is refused before anything is looked at."""
+
+import pytest
+
+import virmirror
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"collapse": "never"}, "collapse must be"),
+        ({"pace": "slow"}, "pace must be"),
+        ({"bandwidth": -1}, "bandwidth must be"),
+        ({"pause_budget": -1.0}, "pause_budget must be"),
+        ({"pause_budget": float("nan")}, "pause_budget must be"),
+        ({"pause_budget": float("inf")}, "pause_budget must be"),
+    ],
+)
+def test_plan_with_a_bad_option_is_refused(dom, tmp_path, options, told):
+    with pytest.raises(virmirror.SpecError, match=told):
+        virmirror.plan(dom, {"vda": tmp_path}, **options)
+
+
+def test_plan_with_several_bad_options_tells_them_all(dom, tmp_path):
+    with pytest.raises(virmirror.SpecError) as caught:
+        virmirror.plan(dom, {"vda": tmp_path}, collapse="never", pace="slow", bandwidth=-1)
+    for told in ("collapse", "pace", "bandwidth"):
+        assert told in str(caught.value)
