@@ -121,6 +121,7 @@ end_still(VmrSparsePacer *pacer, gint64 now)
         lose_sight(pacer);
         return;
     }
+    pacer->next_step = MAX(pacer->next_step, now + STEP_INTERVAL);
     pacer->company = done - pacer->done + under_way >= COMPANY_REQUESTS;
     pacer->phase = PHASE_RUN;
     pacer->phase_end = now + STILL_INTERVAL;
@@ -163,13 +164,15 @@ step(VmrSparsePacer *pacer, gint64 now)
 {
     double best = pacer->best[pacer->level];
     gboolean alone = pacer->load && !pacer->company;
+    gboolean known = pacer->mean > 0;
 
-    if (now < pacer->next_step || pacer->mean <= 0)
+    if (now < pacer->next_step || pacer->phase != PHASE_RUN)
         return;
-    if (!alone && pacer->level > 0 && pacer->mean > SLOW_FACTOR * best)
+    if (!alone && known && pacer->level > 0 &&
+        pacer->mean > SLOW_FACTOR * best)
         set_level(pacer, pacer->level - 1, now);
     else if (pacer->level < highest_level(pacer) &&
-             (alone || pacer->mean < FINE_FACTOR * best))
+             (alone || (known && pacer->mean < FINE_FACTOR * best)))
         set_level(pacer, pacer->level + 1, now);
 }
 

@@ -353,6 +353,8 @@ abandon(Ring *ring)
 
         if (slot->state == SLOT_FREE)
             continue;
+        vmr_sparse_pacer_end(ring->transfer->pacer, 0, 0,
+                             g_get_monotonic_time());
         vmr_sparse_transfer_pass_on(ring->transfer, slot->range);
         free_slot(ring, slot);
     }

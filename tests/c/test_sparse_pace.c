@@ -115,6 +115,23 @@ test_auto_alone_rises_to_the_top(void)
     g_assert_cmpuint(window(pacer, now), ==, 8 * 1024 * KIB);
 }
 
+/* Requests for short extents tell nothing of how long one takes. */
+static void
+test_auto_alone_short_requests_rises(void)
+{
+    g_auto(Disk) disk = disk_new();
+    g_autoptr(VmrSparsePacer) pacer = pacer_for(&disk);
+    gint64 now = 1;
+
+    for (; now < 300 * MS; now += MS) {
+        if (window(pacer, now) == 0)
+            continue;
+        vmr_sparse_pacer_begin(pacer);
+        vmr_sparse_pacer_end(pacer, 64 * KIB, MS, now);
+    }
+    g_assert_cmpuint(window(pacer, now), ==, 8 * 1024 * KIB);
+}
+
 /* Alone, the longer queue is what makes requests take longer. */
 static void
 test_auto_alone_slow_requests_stays(void)
@@ -305,6 +322,8 @@ main(int argc, char **argv)
                     test_auto_begins_by_keeping_still);
     g_test_add_func("/sparse_pace/auto_alone_rises_to_the_top",
                     test_auto_alone_rises_to_the_top);
+    g_test_add_func("/sparse_pace/auto_alone_short_requests_rises",
+                    test_auto_alone_short_requests_rises);
     g_test_add_func("/sparse_pace/auto_alone_slow_requests_stays",
                     test_auto_alone_slow_requests_stays);
     g_test_add_func("/sparse_pace/auto_company_comes_falls_and_goes_rises",

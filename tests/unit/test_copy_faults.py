@@ -54,7 +54,7 @@ def run_with_fault(source, destination, *faults, options=""):
     tracer = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={traced}"]
     for fault in faults:
         tracer += ["-e", f"inject={fault}"]
-    options = f"overwrite=True, pace='full', {options}"
+    options = f"overwrite=True, {options}"
     with start(source, destination, options, *tracer) as process:
         out, err = process.communicate(timeout=60)
     return out.strip() if process.returncode == 0 else err.strip().splitlines()[-1]
