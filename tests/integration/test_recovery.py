@@ -23,7 +23,7 @@ import pytest
 import virmirror
 from support.guest import Guest
 from support.qemu import monitor
-from support.storage import SlowFile
+from support.storage import READ, SlowFile, denied
 
 pytestmark = pytest.mark.qemu
 
@@ -315,6 +315,36 @@ def test_domain_undefined_meanwhile_is_recovered(guest: Guest) -> None:
     guest.wait_for_writes(20)
     assert guest.chain()[0] == mirror_of(guest)
     guest.check(mirror_of(guest))
+
+
+@pytest.mark.parametrize("policy", ["abort", "pivot"])
+def test_domain_defined_anew_meanwhile_is_recovered(guest: Guest, policy: str) -> None:
+    """The new definition has no journal, and the disk of before: the live one counts."""
+    before = guest.dom.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+    leave_ready(guest)
+    guest.dom.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA)
+    guest.dom.connect().defineXML(before)
+    assert guest.chain(inactive=True)[0] == guest.tops[0]
+    assert verdict(guest) == "ready"
+    recovery = virmirror.recover(guest.dom, policy)  # type: ignore[arg-type]
+    assert recovery.verdict == "nothing"
+    assert "in the persistent definition" in recovery.done[0]
+    check_recovered(guest, mirror_of(guest) if policy == "pivot" else overlay_of(guest))
+
+
+def test_pivot_that_can_never_work_again_is_told_and_aborted(guest: Guest) -> None:
+    leave_ready(guest)
+    mirror = virmirror.adopt(guest.dom)
+    # the top layer cannot be opened, and the one below stays open
+    with denied(guest.path2 / "old.qcow2", READ), pytest.raises(virmirror.MirrorError):
+        mirror.pivot()
+    mirror.detach()
+    recovery = virmirror.recover(guest.dom, "pivot")
+    assert (recovery.verdict, recovery.done) == ("ready", ())
+    assert len(recovery.left) == 1 and "recover with 'abort'" in recovery.left[0]
+    assert guest.dom.state()[0] == libvirt.VIR_DOMAIN_RUNNING
+    assert virmirror.recover(guest.dom, "abort").verdict == "nothing"
+    check_recovered(guest, overlay_of(guest))
 
 
 def test_unknown_policy_is_refused(guest: Guest) -> None:

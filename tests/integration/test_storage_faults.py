@@ -24,7 +24,7 @@ import pytest
 import virmirror
 from support import qemu
 from support.guest import Guest
-from support.storage import BrokenFile, FuseFile, is_written_to, tmpfs
+from support.storage import BrokenFile, FuseFile, NbdFile, is_written_to, tmpfs
 from virmirror import embed, testguest
 
 pytestmark = pytest.mark.qemu
@@ -144,8 +144,15 @@ def test_target_that_cannot_flush_is_not_pivoted_to(guest: Guest) -> None:
         check_on(guest, guest.path1 / "old.migrate")
 
 
-def test_target_that_dies_after_ready_is_aborted(guest: Guest) -> None:
-    with FuseFile(make_files(guest), {"driver": "raw", "file": "file"}) as target:
+def plain_fuse(path: pathlib.Path) -> FuseFile:
+    return FuseFile(path, {"driver": "raw", "file": "file"})
+
+
+@pytest.mark.parametrize("storage", [plain_fuse, NbdFile])
+def test_target_that_dies_after_ready_is_aborted(
+    guest: Guest, storage: Callable[[pathlib.Path], FuseFile]
+) -> None:
+    with storage(make_files(guest)) as target:
         mirror = create_on(guest)
         mirror.wait_ready(timeout=20)
         target.die()
@@ -156,8 +163,11 @@ def test_target_that_dies_after_ready_is_aborted(guest: Guest) -> None:
         check_on(guest, guest.path1 / "old.migrate")
 
 
-def test_target_that_hangs_holds_nobody_longer_than_the_deadline(guest: Guest) -> None:
-    with FuseFile(make_files(guest), {"driver": "raw", "file": "file"}) as target:
+@pytest.mark.parametrize("storage", [plain_fuse, NbdFile])
+def test_target_that_hangs_holds_nobody_longer_than_the_deadline(
+    guest: Guest, storage: Callable[[pathlib.Path], FuseFile]
+) -> None:
+    with storage(make_files(guest)) as target:
         mirror = create_on(guest)
         mirror.wait_ready(timeout=20)
         target.hang()
@@ -285,6 +295,86 @@ def test_qemu_killed_is_recovered_on_the_domain_that_is_off(
     guest.dom.create()
     guest.wait_for_writes(20)
     assert is_written_to(top) and not guest.has_journal()
+
+
+# ---- a clock that jumps
+
+
+JUMPING_CLOCK = """
+    #define _GNU_SOURCE 1
+    #include <sys/syscall.h>
+    #include <sys/time.h>
+    #include <time.h>
+    #include <unistd.h>
+
+    /* A day forward, a day back, whenever somebody looks. */
+    static int calls;
+
+    int clock_gettime(clockid_t clock, struct timespec *now)
+    {
+        int result = (int)syscall(SYS_clock_gettime, clock, now);
+
+        if (clock == CLOCK_REALTIME)
+            now->tv_sec += __sync_add_and_fetch(&calls, 1) % 2 ? 86400 : -86400;
+        return result;
+    }
+
+    int gettimeofday(struct timeval *restrict now, void *restrict zone)
+    {
+        struct timespec time;
+
+        clock_gettime(CLOCK_REALTIME, &time);
+        now->tv_sec = time.tv_sec;
+        now->tv_usec = time.tv_nsec / 1000;
+        return (void)zone, 0;
+    }
+
+    time_t time(time_t *now)
+    {
+        struct timespec time;
+
+        clock_gettime(CLOCK_REALTIME, &time);
+        if (now)
+            *now = time.tv_sec;
+        return time.tv_sec;
+    }
+"""
+
+MIGRATE = """
+    import shutil, sys, time
+    import libvirt, virmirror
+    assert abs(time.time() - time.time()) > 80000  # the clock does jump
+    virmirror.start_event_loop()
+    conn = libvirt.open(sys.argv[1])
+    dom = conn.lookupByName(sys.argv[2])
+    begin = time.monotonic()
+    with virmirror.MirrorSnapshot.create(dom, "migrate", sys.argv[3], timeout=60) as mirror:
+        for name in ("common", "old.qcow2"):
+            shutil.copyfile(f"{sys.argv[4]}/{name}", f"{sys.argv[5]}/{name}")
+        mirror.wait_ready(timeout=60)
+        pause = mirror.pivot(timeout=60)
+    assert 0 < pause < time.monotonic() - begin < 60
+"""
+
+
+def test_clock_that_jumps_is_no_matter(
+    daemon_guest: tuple[Guest, str], tmp_path: pathlib.Path
+) -> None:
+    guest, uri = daemon_guest
+    source, shim = tmp_path / "clock.c", tmp_path / "clock.so"
+    source.write_text(textwrap.dedent(JUMPING_CLOCK))
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", shim, source], check=True)
+    virmirror.prepare_chain(guest.dom, "vda", guest.path2)
+    subprocess.run(
+        [
+            *(sys.executable, "-c", textwrap.dedent(MIGRATE), uri, guest.dom.name()),
+            *(f"vda,mirror={guest.path2}/new.qcow2", str(guest.path1), str(guest.path2)),
+        ],
+        env={**os.environ, "LD_PRELOAD": str(shim)},
+        timeout=120,
+        check=True,
+    )
+    check_on(guest, guest.path2 / "new.qcow2")
 
 
 # ---- two at once

@@ -23,6 +23,8 @@ from typing import Self
 # it lets nobody else use (block/file-posix.c); these are the n.
 READ, WRITE = 0, 1
 
+_NBD_SIZE = 64 * 1024 * 1024
+
 
 class FuseFile:
     """While this context is open, ``path`` behaves as the block driver ``driver`` says.
@@ -105,6 +107,37 @@ class BrokenFile(FuseFile):
     def __init__(self, path: pathlib.Path, kind: str) -> None:
         rule = {"event": "none", "iotype": kind, "errno": errno.EIO}
         super().__init__(path, {"driver": "blkdebug", "image": "file", "inject-error": [rule]})
+
+
+class NbdFile(FuseFile):
+    """While this context is open, ``path`` is reached through an NBD server only."""
+
+    def __init__(self, path: pathlib.Path) -> None:
+        os.truncate(path, _NBD_SIZE)  # what is served does not grow
+        address = str(path.with_name("nbd.socket"))
+        self._server = subprocess.Popen(
+            ["qemu-nbd", "-t", "-f", "raw", "-k", address, str(path)], stdin=subprocess.DEVNULL
+        )
+        end = time.monotonic() + 10
+        while not os.path.exists(address):
+            assert self._server.poll() is None and time.monotonic() < end
+            time.sleep(0.01)
+        super().__init__(path, {"driver": "nbd", "server": {"type": "unix", "path": address}})
+
+    def hang(self) -> None:
+        self._server.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        self._server.send_signal(signal.SIGCONT)
+
+    def die(self) -> None:
+        self._server.kill()
+        self._server.wait()
+
+    def close(self) -> None:
+        self.die()
+        super().die()
+        super().close()
 
 
 @contextlib.contextmanager
