@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <libvirt/virterror.h>
-#include <stdlib.h>
 #include <sys/stat.h>
 
 #include "backingname.h"
@@ -101,24 +100,11 @@ read_backing(const VmrImage *image, GError **error)
     return backing;
 }
 
-/* @path without links on its way; owned, from GLib; NULL is an error. */
-static char *
-dup_real_path(const char *path, GError **error)
-{
-    char *real = realpath(path, NULL); /* from malloc() */
-    char *copy = g_strdup(real);
-
-    if (!real)
-        vmr_error_set_errno(error, errno, "resolve", path);
-    free(real);
-    return copy;
-}
-
 /* Whether @image is in @folder (a real path) or below it, links resolved. */
 static gboolean
 check_inside(const char *folder, const VmrImage *image, GError **error)
 {
-    g_autofree char *real = dup_real_path(image->path, error);
+    g_autofree char *real = vmr_imagefile_dup_real_path(image->path, error);
     g_autofree char *prefix =
         g_strconcat(folder, g_str_has_suffix(folder, "/") ? "" : "/", NULL);
 
@@ -138,7 +124,7 @@ vmr_chain_read(const char *path, const char *format, GError **error)
     g_autoptr(GPtrArray) images = images_new();
     VmrImage *image = vmr_image_read(path, format, error);
     g_autofree char *given = g_path_get_dirname(path);
-    g_autofree char *folder = image ? dup_real_path(given, error) : NULL;
+    g_autofree char *folder = image ? vmr_imagefile_dup_real_path(given, error) : NULL;
 
     if (image && !folder)
         vmr_image_free(g_steal_pointer(&image));

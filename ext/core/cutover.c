@@ -328,15 +328,11 @@ vmr_mirror_cut_over(VmrMirror *mirror, const VmrCutOver *how, double *pause,
 {
     CutOver cut = {.mirror = mirror, .how = how};
     g_autoptr(GError) local = NULL;
-    VmrWait patient = *wait;
+    VmrWait patient = vmr_mirror_patience(wait);
     gboolean ok;
 
     if (!vmr_mirror_enter_to_change(mirror, error))
         return FALSE;
-    /* a pivot that was begun cannot be taken back: only the caller's own
-     * deadline may leave it alone */
-    if (wait->deadline != VMR_WAIT_FOREVER)
-        patient.call_timeout = VMR_WAIT_FOREVER;
     ok = vmr_mirror_check_pivotable(mirror, wait, &local) &&
          vmr_mirror_sync_copies(mirror, wait, &local) &&
          lift_limits(mirror, wait, &local);

@@ -5,6 +5,7 @@
 #include "imagefile.h"
 
 #include <fcntl.h>
+#include <stdlib.h>
 
 #include "autofd.h"
 #include "error.h"
@@ -126,6 +127,18 @@ vmr_imagefile_open_folder(const char *path, char **base, GError **error)
     }
     *base = g_path_get_basename(path);
     return fd;
+}
+
+char *
+vmr_imagefile_dup_real_path(const char *path, GError **error)
+{
+    char *real = realpath(path, NULL); /* from malloc() */
+    char *copy = g_strdup(real);
+
+    if (!real)
+        vmr_error_set_errno(error, errno, "resolve", path);
+    free(real);
+    return copy;
 }
 
 void

@@ -29,6 +29,9 @@ int vmr_imagefile_reopen_as(int fd, int flags, const char *path,
  * there. Returns the descriptor or -1. Errors: INVALID_SPEC, NOT_FOUND, IO. */
 int vmr_imagefile_open_folder(const char *path, char **base, GError **error);
 
+/* @path with no links on its way; owned. Errors: NOT_FOUND, IO. */
+char *vmr_imagefile_dup_real_path(const char *path, GError **error);
+
 /* The identity of the file behind @st: device and inode, or of a block device
  * its number and 0. */
 void vmr_imagefile_identify(const struct stat *st, dev_t *dev, ino_t *ino);

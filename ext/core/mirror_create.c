@@ -3,14 +3,13 @@
 /* Creating is all or nothing: journal, files, snapshot, copies; or what was
  * done of it is undone in reverse, as the truth shows it, not as we recall. */
 
-#include <errno.h>
 #include <libvirt/virterror.h>
-#include <stdlib.h>
 
 #include "backingname.h"
 #include "collapse.h"
 #include "error.h"
 #include "image.h"
+#include "imagefile.h"
 #include "journal.h"
 #include "mirror_priv.h"
 
@@ -43,25 +42,19 @@ backing_name_for(const char *overlay, const char *backing, gboolean is_block,
     g_autofree char *folder = g_path_get_dirname(overlay);
     g_autofree char *below = g_path_get_dirname(backing);
     g_autofree char *name = g_path_get_basename(backing);
+    g_autofree char *real_folder = NULL;
+    g_autofree char *real_below = NULL;
     g_autofree char *path = NULL;
-    char *real_folder = NULL; /* from malloc() */
-    char *real_below = NULL;
-    char *result = NULL;
 
     if (is_block)
         return g_strdup(backing);
-    real_folder = realpath(folder, NULL);
-    real_below = realpath(below, NULL);
-    if (real_folder && real_below) {
-        path = g_build_filename(real_below, name, NULL);
-        result = relative_name(real_folder, path);
-    } else {
-        vmr_error_set_errno(error, errno, "resolve",
-                            real_folder ? below : folder);
-    }
-    free(real_folder);
-    free(real_below);
-    return result;
+    real_folder = vmr_imagefile_dup_real_path(folder, error);
+    real_below =
+        real_folder ? vmr_imagefile_dup_real_path(below, error) : NULL;
+    if (!real_below)
+        return NULL;
+    path = g_build_filename(real_below, name, NULL);
+    return relative_name(real_folder, path);
 }
 
 /* A file of a disk that is made, and not to be seen yet. */

@@ -299,6 +299,16 @@ pivot_disk(VmrMirror *mirror, VmrDisk *disk, const VmrWait *wait,
     return FALSE;
 }
 
+VmrWait
+vmr_mirror_patience(const VmrWait *wait)
+{
+    VmrWait patient = *wait;
+
+    if (wait->deadline != VMR_WAIT_FOREVER)
+        patient.call_timeout = VMR_WAIT_FOREVER;
+    return patient;
+}
+
 gboolean
 vmr_mirror_check_pivotable(VmrMirror *mirror, const VmrWait *wait, GError **error)
 {
@@ -339,15 +349,11 @@ vmr_mirror_pivot_disks(VmrMirror *mirror, const VmrWait *wait, GError **error)
 gboolean
 vmr_mirror_pivot(VmrMirror *mirror, const VmrWait *wait, GError **error)
 {
-    VmrWait patient = *wait;
+    VmrWait patient = vmr_mirror_patience(wait);
     gboolean ok;
 
     if (!vmr_mirror_enter_to_change(mirror, error))
         return FALSE;
-    /* a pivot that was begun cannot be taken back: only the caller's own
-     * deadline may leave it alone */
-    if (wait->deadline != VMR_WAIT_FOREVER)
-        patient.call_timeout = VMR_WAIT_FOREVER;
     ok = vmr_mirror_check_pivotable(mirror, wait, error) &&
          vmr_mirror_sync_copies(mirror, wait, error) &&
          vmr_mirror_pivot_disks(mirror, &patient, error) &&

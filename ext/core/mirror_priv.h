@@ -103,6 +103,10 @@ gboolean vmr_mirror_check_pivotable(VmrMirror *mirror, const VmrWait *wait,
 gboolean vmr_mirror_sync_copies(VmrMirror *mirror, const VmrWait *wait,
                                 GError **error);
 
+/* How long to wait for a pivot: once begun it cannot be taken back, so only the
+ * caller's own deadline, if there is one, may leave it alone. */
+VmrWait vmr_mirror_patience(const VmrWait *wait);
+
 /* Pivot the disks that are not yet pivoted, one after the other. */
 gboolean vmr_mirror_pivot_disks(VmrMirror *mirror, const VmrWait *wait,
                                 GError **error);

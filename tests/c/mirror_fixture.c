@@ -99,3 +99,29 @@ fixture_load(FakeHv *fake)
     g_assert_no_error(error);
     return record;
 }
+
+VmrWait
+fixture_patience(void)
+{
+    return vmr_wait_for(60, NULL);
+}
+
+void
+fixture_wait_ready(VmrMirror *mirror)
+{
+    VmrWait wait = fixture_patience();
+    g_autoptr(GError) error = NULL;
+
+    vmr_mirror_wait_ready(mirror, &wait, &error);
+    g_assert_no_error(error);
+}
+
+void
+fixture_pivot(VmrMirror *mirror)
+{
+    VmrWait wait = fixture_patience();
+    g_autoptr(GError) error = NULL;
+
+    vmr_mirror_pivot(mirror, &wait, &error);
+    g_assert_no_error(error);
+}

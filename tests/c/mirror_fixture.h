@@ -13,6 +13,13 @@
 /* A mirrored snapshot of the first @n_disks disks; a failure ends the test. */
 VmrMirror *fixture_create(FakeHv *fake, guint n_disks, gboolean reuse);
 
+/* A deadline that no test should reach. */
+VmrWait fixture_patience(void);
+
+/* Wait until it is ready; pivot it. A failure ends the test. */
+void fixture_wait_ready(VmrMirror *mirror);
+void fixture_pivot(VmrMirror *mirror);
+
 /* Open the mirrored snapshot in the journal and abort it, in good time; where
  * there is no journal nothing is done. A failure ends the test. */
 void fixture_clean_up(FakeHv *fake);

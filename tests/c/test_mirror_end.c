@@ -8,37 +8,11 @@
 
 static FakeFiles *files;
 
-static VmrWait
-patience(void)
-{
-    return vmr_wait_for(60, NULL);
-}
-
-static void
-wait_ready(VmrMirror *mirror)
-{
-    VmrWait wait = patience();
-    g_autoptr(GError) error = NULL;
-
-    vmr_mirror_wait_ready(mirror, &wait, &error);
-    g_assert_no_error(error);
-}
-
-static void
-pivot(VmrMirror *mirror)
-{
-    VmrWait wait = patience();
-    g_autoptr(GError) error = NULL;
-
-    vmr_mirror_pivot(mirror, &wait, &error);
-    g_assert_no_error(error);
-}
-
 /* Check that the pivot fails so, and that nobody was pivoted. */
 static GError *
 pivot_fails(FakeHv *fake, VmrMirror *mirror, VmrErrorCode code)
 {
-    VmrWait wait = patience();
+    VmrWait wait = fixture_patience();
     GError *error = NULL;
 
     g_assert_false(vmr_mirror_pivot(mirror, &wait, &error));
@@ -56,8 +30,8 @@ test_pivot_ready_guest_on_mirror(void)
     g_autoptr(FakeHv) fake = fake_hv_new(files, 2);
     g_autoptr(VmrMirror) mirror = fixture_create(fake, 2, FALSE);
 
-    wait_ready(mirror);
-    pivot(mirror);
+    fixture_wait_ready(mirror);
+    fixture_pivot(mirror);
     g_assert_true(fixture_is_pivoted(fake, 0));
     g_assert_true(fixture_is_pivoted(fake, 1));
     fixture_check_ended(fake, files);
@@ -70,7 +44,7 @@ test_abort_guest_on_overlay(void)
 {
     g_autoptr(FakeHv) fake = fake_hv_new(files, 2);
     g_autoptr(VmrMirror) mirror = fixture_create(fake, 2, FALSE);
-    VmrWait wait = patience();
+    VmrWait wait = fixture_patience();
     g_autoptr(GError) error = NULL;
 
     vmr_mirror_abort(mirror, &wait, &error);
@@ -112,8 +86,8 @@ test_pivot_transient_domain(void)
 
     fake_hv_knobs(fake)->transient = TRUE;
     mirror = fixture_create(fake, 1, TRUE);
-    wait_ready(mirror);
-    pivot(mirror);
+    fixture_wait_ready(mirror);
+    fixture_pivot(mirror);
     g_assert_true(fixture_is_pivoted(fake, 0));
     fixture_check_ended(fake, files);
 }
@@ -145,7 +119,7 @@ test_pivot_second_disk_refused_is_partial(void)
     g_autoptr(FakeHv) fake = fake_hv_new(files, 2);
     g_autoptr(VmrMirror) mirror = fixture_create(fake, 2, TRUE);
     const VmrRecord *record = vmr_mirror_get_record(mirror);
-    VmrWait wait = patience();
+    VmrWait wait = fixture_patience();
     g_autoptr(GError) error = NULL;
 
     fake_hv_knobs(fake)->refuse_pivot = "vdb";
@@ -158,7 +132,7 @@ test_pivot_second_disk_refused_is_partial(void)
     g_assert_true(fixture_is_pivoted(fake, 0));
     g_assert_false(fixture_is_pivoted(fake, 1));
     fake_hv_knobs(fake)->refuse_pivot = NULL;
-    pivot(mirror);
+    fixture_pivot(mirror);
     g_assert_true(fixture_is_pivoted(fake, 1));
     fixture_check_ended(fake, files);
 }
@@ -167,7 +141,7 @@ test_pivot_second_disk_refused_is_partial(void)
 static void
 still_diverged(FakeHv *fake, VmrMirror *mirror)
 {
-    VmrWait wait = patience();
+    VmrWait wait = fixture_patience();
     g_autofree char *journal = NULL;
     g_autoptr(GError) pivoted = NULL;
     g_autoptr(GError) aborted = NULL;
@@ -198,7 +172,7 @@ test_pivot_persistent_source_stays_diverged(void)
 {
     g_autoptr(FakeHv) fake = fake_hv_new(files, 1);
     g_autoptr(VmrMirror) mirror = fixture_create(fake, 1, TRUE);
-    VmrWait wait = patience();
+    VmrWait wait = fixture_patience();
     g_autoptr(GError) error = NULL;
 
     fake_hv_knobs(fake)->keep_inactive = TRUE;
@@ -280,7 +254,7 @@ test_abort_foreign_source_diverged_nothing_done(void)
     g_autoptr(FakeHv) fake = fake_hv_new(files, 2);
     g_autoptr(VmrMirror) mirror = fixture_create(fake, 2, TRUE);
     g_autofree char *other = fake_files_path(files, "old", "vdc");
-    VmrWait wait = patience();
+    VmrWait wait = fixture_patience();
     g_autoptr(GError) error = NULL;
 
     fake_hv_fail_job(fake, "vdb");
@@ -314,7 +288,7 @@ test_abort_removes_no_file_that_was_replaced(void)
     g_autoptr(FakeHv) fake = fake_hv_new(files, 1);
     g_autoptr(VmrMirror) mirror = fixture_create(fake, 1, FALSE);
     g_autofree char *path = fake_files_path(files, "new", "vda.snap");
-    VmrWait wait = patience();
+    VmrWait wait = fixture_patience();
     const GPtrArray *leftovers;
     g_autoptr(GError) error = NULL;
 
@@ -347,14 +321,14 @@ test_pivot_hangs_leaves_at_the_deadline(void)
     g_assert_true(vmr_error_is_unknown(error));
     g_assert_true(fake_hv_release(fake));
     g_assert_true(fake_hv_settle(fake));
-    pivot(mirror);
+    fixture_pivot(mirror);
     fixture_check_ended(fake, files);
 }
 
 static gpointer
 pivot_in_thread(gpointer data)
 {
-    VmrWait wait = patience();
+    VmrWait wait = fixture_patience();
 
     return GINT_TO_POINTER(vmr_mirror_pivot(data, &wait, NULL));
 }
@@ -364,7 +338,7 @@ test_second_thread_busy(void)
 {
     g_autoptr(FakeHv) fake = fake_hv_new(files, 1);
     g_autoptr(VmrMirror) mirror = fixture_create(fake, 1, TRUE);
-    VmrWait wait = patience();
+    VmrWait wait = fixture_patience();
     g_autoptr(GError) error = NULL;
     guint before = fake_hv_count(fake, VMR_HV_LAST);
     GThread *thread;

@@ -6,37 +6,11 @@
 
 static FakeFiles *files;
 
-static VmrWait
-patience(void)
-{
-    return vmr_wait_for(60, NULL);
-}
-
-static void
-wait_ready(VmrMirror *mirror)
-{
-    VmrWait wait = patience();
-    g_autoptr(GError) error = NULL;
-
-    vmr_mirror_wait_ready(mirror, &wait, &error);
-    g_assert_no_error(error);
-}
-
-static void
-pivot(VmrMirror *mirror)
-{
-    VmrWait wait = patience();
-    g_autoptr(GError) error = NULL;
-
-    vmr_mirror_pivot(mirror, &wait, &error);
-    g_assert_no_error(error);
-}
-
 static void
 test_open_from_the_journal_pivots(void)
 {
     g_autoptr(FakeHv) fake = fake_hv_new(files, 1);
-    VmrWait wait = patience();
+    VmrWait wait = fixture_patience();
     g_autoptr(VmrMirror) opened = NULL;
     g_autoptr(GError) error = NULL;
 
@@ -44,8 +18,8 @@ test_open_from_the_journal_pivots(void)
     opened = vmr_mirror_open(fake_hv_get(fake), fake_hv_domain(fake),
                              FAKE_SNAPSHOT, &wait, &error);
     g_assert_no_error(error);
-    wait_ready(opened);
-    pivot(opened);
+    fixture_wait_ready(opened);
+    fixture_pivot(opened);
     fixture_check_ended(fake, files);
     fake_files_tidy(files);
 }
@@ -54,7 +28,7 @@ static void
 test_open_other_name_not_found(void)
 {
     g_autoptr(FakeHv) fake = fake_hv_new(files, 1);
-    VmrWait wait = patience();
+    VmrWait wait = fixture_patience();
     g_autoptr(GError) error = NULL;
 
     vmr_mirror_free(fixture_create(fake, 1, TRUE));
@@ -71,12 +45,12 @@ test_ended_mirror_is_no_longer_used(void)
 {
     g_autoptr(FakeHv) fake = fake_hv_new(files, 1);
     g_autoptr(VmrMirror) mirror = fixture_create(fake, 1, TRUE);
-    VmrWait wait = patience();
+    VmrWait wait = fixture_patience();
     g_autoptr(GError) error = NULL;
     guint before;
 
-    wait_ready(mirror);
-    pivot(mirror);
+    fixture_wait_ready(mirror);
+    fixture_pivot(mirror);
     g_assert_true(fake_hv_settle(fake));
     before = fake_hv_count(fake, VMR_HV_LAST);
     g_assert_false(vmr_mirror_abort(mirror, &wait, &error));
@@ -111,7 +85,7 @@ test_wait_ready_needs_every_disk(void)
     g_assert_error(error, VMR_ERROR, VMR_ERROR_TIMEOUT);
     g_assert_false(vmr_error_is_unknown(error));
     thread = g_thread_new("advance", advance_soon, fake);
-    wait_ready(mirror);
+    fixture_wait_ready(mirror);
     g_thread_join(thread);
     fixture_clean_up(fake);
 }
@@ -121,7 +95,7 @@ test_wait_ready_job_failed_names_the_disk(void)
 {
     g_autoptr(FakeHv) fake = fake_hv_new(files, 2);
     g_autoptr(VmrMirror) mirror = fixture_create(fake, 2, TRUE);
-    VmrWait wait = patience();
+    VmrWait wait = fixture_patience();
     g_autoptr(GError) error = NULL;
 
     fake_hv_fail_job(fake, "vdb");
@@ -138,7 +112,7 @@ test_wait_ready_domain_gone_invalid_state(void)
 {
     g_autoptr(FakeHv) fake = fake_hv_new(files, 1);
     g_autoptr(VmrMirror) mirror = fixture_create(fake, 1, TRUE);
-    VmrWait wait = patience();
+    VmrWait wait = fixture_patience();
     g_autoptr(GError) error = NULL;
 
     fake_hv_shut_off(fake);
@@ -152,7 +126,7 @@ test_progress_tells_bytes_and_readiness(void)
     g_autoptr(FakeHv) fake = fake_hv_new(files, 2);
     g_autoptr(VmrMirror) mirror = NULL;
     g_autoptr(GArray) progress = NULL;
-    VmrWait wait = patience();
+    VmrWait wait = fixture_patience();
     const VmrProgress *first;
     const VmrProgress *second;
 

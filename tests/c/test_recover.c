@@ -21,16 +21,10 @@ typedef struct {
     gboolean left;
 } Case;
 
-static VmrWait
-patience(void)
-{
-    return vmr_wait_for(60, NULL);
-}
-
 static VmrInspection *
 inspect(FakeHv *fake)
 {
-    VmrWait wait = patience();
+    VmrWait wait = fixture_patience();
     g_autoptr(GError) error = NULL;
     VmrInspection *found = vmr_inspect(fake_hv_get(fake), fake_hv_domain(fake),
                                        &wait, &error);
@@ -42,7 +36,7 @@ inspect(FakeHv *fake)
 static VmrRecovery *
 recover(FakeHv *fake, VmrPolicy policy)
 {
-    VmrWait wait = patience();
+    VmrWait wait = fixture_patience();
     g_autoptr(GError) error = NULL;
     VmrRecovery *recovery = vmr_recover(
         fake_hv_get(fake), fake_hv_domain(fake), policy, &wait, &error);
@@ -84,7 +78,7 @@ static void
 make_creating(FakeHv *fake)
 {
     g_autoptr(VmrSnapSpec) spec = fake_hv_spec(fake, 1, FALSE);
-    VmrWait wait = patience();
+    VmrWait wait = fixture_patience();
     g_autoptr(GError) error = NULL;
 
     fake_hv_set_fault_on(fake, FAKE_FAULT_DEATH, VMR_HV_SNAPSHOT_CREATE);
@@ -97,7 +91,7 @@ static void
 pivot_and_fail(FakeHv *fake, guint n_disks)
 {
     g_autoptr(VmrMirror) mirror = fixture_create(fake, n_disks, FALSE);
-    VmrWait wait = patience();
+    VmrWait wait = fixture_patience();
     g_autoptr(GError) error = NULL;
 
     g_assert_false(vmr_mirror_pivot(mirror, &wait, &error));
@@ -132,7 +126,7 @@ static void
 make_behind(FakeHv *fake)
 {
     g_autoptr(VmrMirror) mirror = fixture_create(fake, 1, FALSE);
-    VmrWait wait = patience();
+    VmrWait wait = fixture_patience();
     g_autoptr(GError) error = NULL;
 
     fake_hv_knobs(fake)->keep_inactive = TRUE;
@@ -289,7 +283,7 @@ test_guest_suspended_by_us_is_resumed_no_other(gconstpointer by_us)
     g_autoptr(VmrRecord) record = NULL;
     g_autofree char *xml = NULL;
     g_autoptr(GError) error = NULL;
-    VmrWait wait = patience();
+    VmrWait wait = fixture_patience();
     int state;
 
     make_ready(fake);
