@@ -134,15 +134,29 @@ do_pivot(VmrRecover *what, const VmrWait *wait, GError **error)
     return VMR_STEP_AGAIN;
 }
 
+static gboolean
+has_pivoted(const VmrInspection *now)
+{
+    for (guint i = 0; i < now->disks->len; i++) {
+        const VmrDiskInspection *disk = g_ptr_array_index(now->disks, i);
+
+        if (disk->truth == VMR_TRUTH_PIVOTED)
+            return TRUE;
+    }
+    return FALSE;
+}
+
 static VmrStep
 do_abort(VmrRecover *what, const VmrWait *wait, GError **error)
 {
     what->mirror->leaked = what->now->verdict >= VMR_VERDICT_LEAKED;
     if (!vmr_mirror_abort(what->mirror, wait, error))
         return VMR_STEP_FAILED;
-    vmr_recover_tell(
-        what->recovery->done, "ended the mirrors: the guest goes on with the "
-        "overlays");
+    vmr_recover_tell(what->recovery->done,
+                     "ended the mirrors: the guest goes on with the overlays%s",
+                     has_pivoted(what->now)
+                         ? ", and with the mirrors of disks that had been pivoted"
+                         : "");
     tell_leftovers(what);
     return VMR_STEP_AGAIN;
 }

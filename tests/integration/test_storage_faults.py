@@ -163,11 +163,8 @@ def test_target_that_dies_after_ready_is_aborted(
         check_on(guest, guest.path1 / "old.migrate")
 
 
-@pytest.mark.parametrize("storage", [plain_fuse, NbdFile])
-def test_target_that_hangs_holds_nobody_longer_than_the_deadline(
-    guest: Guest, storage: Callable[[pathlib.Path], FuseFile]
-) -> None:
-    with storage(make_files(guest)) as target:
+def test_target_that_hangs_holds_nobody_longer_than_the_deadline(guest: Guest) -> None:
+    with NbdFile(make_files(guest)) as target:
         mirror = create_on(guest)
         mirror.wait_ready(timeout=20)
         target.hang()

@@ -53,13 +53,6 @@ class FuseFile:
             assert self._daemon.poll() is None and time.monotonic() < end
             time.sleep(0.01)
 
-    def hang(self) -> None:
-        """From now on nothing comes back, until :meth:`go_on`."""
-        self._daemon.send_signal(signal.SIGSTOP)
-
-    def go_on(self) -> None:
-        self._daemon.send_signal(signal.SIGCONT)
-
     def die(self) -> None:
         """From now on all fails."""
         self._daemon.kill()
@@ -125,6 +118,7 @@ class NbdFile(FuseFile):
         super().__init__(path, {"driver": "nbd", "server": {"type": "unix", "path": address}})
 
     def hang(self) -> None:
+        """From now on nothing comes back, until :meth:`go_on`."""
         self._server.send_signal(signal.SIGSTOP)
 
     def go_on(self) -> None:
