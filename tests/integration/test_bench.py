@@ -30,7 +30,7 @@ def run(
         env={**os.environ, **({"PATH": path} if path else {})},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
         check=False,
     )
 
