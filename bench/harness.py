@@ -14,6 +14,7 @@ import datetime
 import json
 import pathlib
 import random
+import signal
 import statistics
 import sys
 import tempfile
@@ -198,6 +199,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 @contextlib.contextmanager
 def settings(args: argparse.Namespace) -> Iterator[Callable[[], Setting]]:
     """Makes the setting of each bench of one command; they share a daemon."""
+    # one that is told to end takes its daemon and its guests along
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
     args.dir.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         daemon = hosts.lazy_daemon(stack)
