@@ -7,10 +7,6 @@
 #include "live.h"
 #include "lockprobe.h"
 
-/* How long, in ms, the end state may take to show, and how often to look. */
-#define PROVE_STEP 20
-#define PROVE_STEPS 100
-
 /* A job that shortens the chain of one disk, and what it has to lead to. */
 typedef struct {
     const VmrDomain *dom;
@@ -259,8 +255,9 @@ typedef struct {
 } Committed;
 
 static gboolean
-is_committed(const Committed *end, const VmrWait *wait, GError **error)
+is_committed(gpointer data, const VmrWait *wait, GError **error)
 {
+    const Committed *end = data;
     g_autoptr(VmrDomXml) inactive = NULL;
     const VmrDomDisk *disk;
     VmrLock top;
@@ -285,26 +282,6 @@ is_committed(const Committed *end, const VmrWait *wait, GError **error)
                 end->what->target, end->top, end->below, vmr_lock_name(top),
                 vmr_lock_name(below));
     return FALSE;
-}
-
-/* QEMU lets go of a file some moments after libvirt's call returned. */
-static gboolean
-prove_committed(const Committed *end, const VmrWait *wait, GError **error)
-{
-    for (int step = 0;; step++) {
-        g_autoptr(GError) local = NULL;
-        gboolean unused;
-
-        if (is_committed(end, wait, &local))
-            return TRUE;
-        if (step == PROVE_STEPS ||
-            !g_error_matches(local, VMR_ERROR, VMR_ERROR_DIVERGED)) {
-            g_propagate_error(error, g_steal_pointer(&local));
-            return FALSE;
-        }
-        if (!vmr_wait_fd(wait, -1, PROVE_STEP, &unused, error))
-            return FALSE;
-    }
 }
 
 /* Commit the top of @disk, to the end; one that runs already is gone on with. */
@@ -332,7 +309,7 @@ commit_top(Shorten *what, const VmrDomDisk *disk, const VmrWait *wait,
                                   VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT, wait,
                                   error) &&
            vmr_jobs_wait_until(jobs, look_for_end, what, wait, error) &&
-           prove_committed(&end, wait, error);
+           vmr_wait_settle(wait, VMR_ERROR_DIVERGED, is_committed, &end, error);
 }
 
 static gboolean

@@ -10,7 +10,7 @@
 #include "journal.h"
 #include "mirror_priv.h"
 
-#define SAMPLE_STEP 20 /* ms */
+#define SAMPLE_STEP 20 /* ms, the longest one */
 #define DRAIN_STEP 2   /* ms */
 
 /* How long, in seconds, mirrors may take to converge when the caller sets no
@@ -89,11 +89,12 @@ follow(CutOver *cut, double *lag, const VmrWait *patient, const VmrWait *wait,
     if (!sample(cut, &first, &mark, wait, error))
         return FALSE;
     current = first;
-    while (current < mark) {
+    for (int step_ms = 1; current < mark;
+         step_ms = MIN(2 * step_ms, SAMPLE_STEP)) {
         guint64 end;
         gboolean unused;
 
-        if (!vmr_wait_fd(patient, -1, SAMPLE_STEP, &unused, error) ||
+        if (!vmr_wait_fd(patient, -1, step_ms, &unused, error) ||
             !sample(cut, &current, &end, wait, error))
             return FALSE;
         *lag = (double)(g_get_monotonic_time() - begin) / 1e6;

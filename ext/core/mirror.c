@@ -12,11 +12,6 @@
 #include "mirror_priv.h"
 #include "reach.h"
 
-/* How long, in ms, the end state may take to show, and how often to look:
- * QEMU drops nodes, and with them locks, just after libvirt's call returned. */
-#define PROVE_STEP 20
-#define PROVE_STEPS 100
-
 VmrMirror *
 vmr_mirror_new(VmrHv *hv, virDomainPtr dom)
 {
@@ -319,11 +314,21 @@ top_path(const VmrDisk *disk, VmrTruth truth)
                                       : disk->overlay->path;
 }
 
+/* What is to be proven: @disk is as @truth says. */
+typedef struct {
+    VmrMirror *mirror;
+    const VmrDisk *disk;
+    VmrTruth truth;
+} Claim;
+
 /* One look; @error says what does not fit (yet). */
 static gboolean
-is_proven(VmrMirror *mirror, const VmrDisk *disk, VmrTruth truth,
-          const VmrWait *wait, GError **error)
+is_proven(gpointer data, const VmrWait *wait, GError **error)
 {
+    const Claim *claim = data;
+    VmrMirror *mirror = claim->mirror;
+    const VmrDisk *disk = claim->disk;
+    VmrTruth truth = claim->truth;
     g_autoptr(VmrDomXml) live = vmr_live_read(mirror->dom, wait, error);
     g_autoptr(VmrDomXml) inactive = NULL;
     VmrTruth now;
@@ -348,19 +353,12 @@ gboolean
 vmr_mirror_prove(VmrMirror *mirror, const VmrDisk *disk, VmrTruth truth,
                  const VmrWait *wait, GError **error)
 {
-    for (int step = 0;; step++) {
-        g_autoptr(GError) local = NULL;
-        gboolean unused;
+    Claim claim = {.mirror = mirror, .disk = disk, .truth = truth};
+    g_autoptr(GError) local = NULL;
 
-        if (is_proven(mirror, disk, truth, wait, &local))
-            return TRUE;
-        if (step == PROVE_STEPS ||
-            !g_error_matches(local, VMR_ERROR, VMR_ERROR_DIVERGED)) {
-            vmr_error_annotate(&local, disk->target, NULL);
-            g_propagate_error(error, g_steal_pointer(&local));
-            return FALSE;
-        }
-        if (!vmr_wait_fd(wait, -1, PROVE_STEP, &unused, error))
-            return FALSE;
-    }
+    if (vmr_wait_settle(wait, VMR_ERROR_DIVERGED, is_proven, &claim, &local))
+        return TRUE;
+    vmr_error_annotate(&local, disk->target, NULL);
+    g_propagate_error(error, g_steal_pointer(&local));
+    return FALSE;
 }

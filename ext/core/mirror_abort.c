@@ -10,31 +10,22 @@
 #include "journal.h"
 #include "mirror_priv.h"
 
-/* How long, in ms, QEMU may take to let go of a file, and how often to look. */
-#define RELEASE_STEP 20
-#define RELEASE_STEPS 100
+static gboolean
+try_to_remove(gpointer data, const VmrWait *wait G_GNUC_UNUSED, GError **error)
+{
+    const VmrFile *file = data;
+
+    return vmr_image_remove(file->path, file->dev, file->ino, error);
+}
 
 /* QEMU gets a moment to let go of it. */
 static gboolean
 remove_file(const VmrFile *file, const VmrWait *wait, GError **error)
 {
     /* without an identity it was planned but never made, as far as we know */
-    if (!file->created || file->ino == 0)
-        return TRUE;
-    for (int step = 0;; step++) {
-        g_autoptr(GError) local = NULL;
-        gboolean unused;
-
-        if (vmr_image_remove(file->path, file->dev, file->ino, &local))
-            return TRUE;
-        if (step == RELEASE_STEPS ||
-            !g_error_matches(local, VMR_ERROR, VMR_ERROR_BUSY)) {
-            g_propagate_error(error, g_steal_pointer(&local));
-            return FALSE;
-        }
-        if (!vmr_wait_fd(wait, -1, RELEASE_STEP, &unused, error))
-            return FALSE;
-    }
+    return !file->created || file->ino == 0 ||
+           vmr_wait_settle(wait, VMR_ERROR_BUSY, try_to_remove, (gpointer)file,
+                           error);
 }
 
 gboolean

@@ -19,6 +19,9 @@
  * its outcome is known and can be undone. */
 #define INTERRUPT_GRACE (2 * G_TIME_SPAN_SECOND)
 
+/* The longest time, in ms, between two looks at what is settling. */
+#define SETTLE_MAX_STEP 50
+
 VmrWait
 vmr_wait_for(double seconds, const VmrWait *like)
 {
@@ -227,6 +230,29 @@ call_join(Call *call, const VmrWait *wait, const char *what, GError **error)
     }
     vmr_error_set_unknown(error, TRUE);
     return FALSE;
+}
+
+gboolean
+vmr_wait_settle(const VmrWait *wait, int code, VmrWaitAttempt attempt,
+                gpointer data, GError **error)
+{
+    gint64 end = g_get_monotonic_time() +
+                 (gint64)(VMR_WAIT_SETTLE_SECONDS * G_TIME_SPAN_SECOND);
+
+    for (int step_ms = 1;; step_ms = MIN(2 * step_ms, SETTLE_MAX_STEP)) {
+        gboolean is_last = g_get_monotonic_time() >= end;
+        g_autoptr(GError) local = NULL;
+        gboolean unused;
+
+        if (attempt(data, wait, &local))
+            return TRUE;
+        if (is_last || !g_error_matches(local, VMR_ERROR, code)) {
+            g_propagate_error(error, g_steal_pointer(&local));
+            return FALSE;
+        }
+        if (!vmr_wait_fd(wait, -1, step_ms, &unused, error))
+            return FALSE;
+    }
 }
 
 gboolean

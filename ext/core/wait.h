@@ -44,6 +44,18 @@ VmrWait vmr_wait_for_cleanup(const VmrWait *failed);
 gboolean vmr_wait_fd(const VmrWait *wait, int fd, int timeout_ms,
                      gboolean *ready, GError **error);
 
+typedef gboolean (*VmrWaitAttempt)(gpointer data, const VmrWait *wait,
+                                   GError **error);
+
+/* QEMU and libvirt take a moment for what they have said to be done already: try
+ * @attempt(@data) again and again, at once, soon, and then less often, until it
+ * succeeds, fails by another code than @code (a VmrErrorCode), or has failed for
+ * VMR_WAIT_SETTLE_SECONDS. Errors: its last one, TIMEOUT, CANCELLED. */
+gboolean vmr_wait_settle(const VmrWait *wait, int code, VmrWaitAttempt attempt,
+                         gpointer data, GError **error);
+
+#define VMR_WAIT_SETTLE_SECONDS 2.0
+
 /* Run @func(@data) in a thread of its own and wait for it within @wait's
  * deadline and call_timeout. @data is handed over: @destroy frees it when both
  * sides are done with it. When the wait ends first the error says so (TIMEOUT

@@ -389,6 +389,70 @@ test_call_after_interruption_not_started(void)
     gate_free(gate);
 }
 
+/* Fails so often by one code, and then in the way that it was told. */
+typedef struct {
+    int failures;
+    int code;      /* of the failures */
+    int last_code; /* after them, -1: success */
+    int attempts;
+} Settling;
+
+static gboolean
+settling_attempt(gpointer data, const VmrWait *wait G_GNUC_UNUSED,
+                 GError **error)
+{
+    Settling *what = data;
+    int code = what->attempts++ < what->failures ? what->code
+                                                 : what->last_code;
+
+    if (code < 0)
+        return TRUE;
+    g_set_error(error, VMR_ERROR, code, "attempt %d", what->attempts);
+    return FALSE;
+}
+
+static void
+test_settle_succeeds_in_the_end(void)
+{
+    VmrWait wait = vmr_wait_for(30, NULL);
+    Settling what = {.failures = 4, .code = VMR_ERROR_BUSY, .last_code = -1};
+    g_autoptr(GError) error = NULL;
+
+    g_assert_true(vmr_wait_settle(&wait, VMR_ERROR_BUSY, settling_attempt,
+                                  &what, &error));
+    g_assert_no_error(error);
+    g_assert_cmpint(what.attempts, ==, 5);
+}
+
+static void
+test_settle_other_error_ends_it(void)
+{
+    VmrWait wait = vmr_wait_for(30, NULL);
+    Settling what = {
+        .failures = 2, .code = VMR_ERROR_BUSY, .last_code = VMR_ERROR_IO};
+    g_autoptr(GError) error = NULL;
+
+    g_assert_false(vmr_wait_settle(&wait, VMR_ERROR_BUSY, settling_attempt,
+                                   &what, &error));
+    g_assert_error(error, VMR_ERROR, VMR_ERROR_IO);
+    g_assert_cmpint(what.attempts, ==, 3);
+}
+
+static void
+test_settle_never_is_the_last_error(void)
+{
+    VmrWait wait = vmr_wait_for(30, NULL);
+    Settling what = {.failures = G_MAXINT, .code = VMR_ERROR_BUSY};
+    gint64 start = g_get_monotonic_time();
+    g_autoptr(GError) error = NULL;
+
+    g_assert_false(vmr_wait_settle(&wait, VMR_ERROR_BUSY, settling_attempt,
+                                   &what, &error));
+    g_assert_error(error, VMR_ERROR, VMR_ERROR_BUSY);
+    g_assert_cmpint(g_get_monotonic_time() - start, >=,
+                    (gint64)(VMR_WAIT_SETTLE_SECONDS * G_TIME_SPAN_SECOND));
+}
+
 int
 main(int argc, char **argv)
 {
@@ -410,6 +474,12 @@ main(int argc, char **argv)
                     test_fd_interrupted_cancelled);
     g_test_add_func("/wait/cleanup_goes_on_after_the_interruption",
                     test_cleanup_goes_on_after_the_interruption);
+    g_test_add_func("/wait/settle_succeeds_in_the_end",
+                    test_settle_succeeds_in_the_end);
+    g_test_add_func("/wait/settle_other_error_ends_it",
+                    test_settle_other_error_ends_it);
+    g_test_add_func("/wait/settle_never_is_the_last_error",
+                    test_settle_never_is_the_last_error);
     g_test_add_func("/wait/call_succeeds_answer_collected",
                     test_call_succeeds_answer_collected);
     g_test_add_func("/wait/call_fails_its_error_and_no_answer",
