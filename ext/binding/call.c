@@ -33,13 +33,37 @@ call_interruptions(gpointer data)
     return call->interruptions;
 }
 
-void
-call_enter(Call *call, double timeout)
+/* Signal handlers run in the main thread only: any other one can wait without
+ * coming up to ask. When in doubt it is the main one. */
+static gboolean
+is_main_thread(const ModuleState *state)
 {
-    *call = (Call){.wait = vmr_wait_for(timeout, NULL)};
-    call->wait.interrupted = call_interruptions;
+    g_autoptr(PyObject) thread = PyObject_CallNoArgs(state->main_thread);
+    g_autoptr(PyObject) ident =
+        thread ? PyObject_GetAttr(thread, state->ident) : NULL;
+    unsigned long number = ident ? PyLong_AsUnsignedLong(ident) : 0;
+
+    if (!PyErr_Occurred())
+        return number == PyThread_get_thread_ident();
+    PyErr_Clear();
+    return TRUE;
+}
+
+void
+call_enter(Call *call, const ModuleState *state, double timeout)
+{
+    *call = (Call){.state = state, .wait = vmr_wait_for(timeout, NULL)};
+    call->wait.interrupted = is_main_thread(state) ? call_interruptions : NULL;
     call->wait.data = call;
     call->thread = PyEval_SaveThread();
+}
+
+void
+call_watch(Call *call, int (*tick)(gpointer data), gpointer data)
+{
+    call->tick = tick;
+    call->tick_data = data;
+    call->wait.interrupted = call_interruptions;
 }
 
 /* Whether @error says more than that there was an interruption. */
@@ -53,7 +77,7 @@ says_more(const GError *error)
 }
 
 int
-call_leave(Call *call, const ModuleState *state)
+call_leave(Call *call)
 {
     g_autoptr(GError) error = g_steal_pointer(&call->error);
     g_autoptr(PyObject) raised = NULL;
@@ -63,15 +87,28 @@ call_leave(Call *call, const ModuleState *state)
     if (!error && !raised)
         return 0;
     if (!raised) {
-        errors_raise(state, error);
+        errors_raise(call->state, error);
         return -1;
     }
     if (!error || !says_more(error)) {
         PyErr_SetObject((PyObject *)Py_TYPE(raised), raised);
         return -1;
     }
-    errors_raise(state, error);
+    errors_raise(call->state, error);
     PyException_SetContext(raised, errors_take());
     errors_restore(g_steal_pointer(&raised));
     return -1;
+}
+
+int
+call_setup(PyObject *module)
+{
+    ModuleState *state = module_get_state(module);
+    g_autoptr(PyObject) threading = PyImport_ImportModule("threading");
+
+    if (!threading)
+        return -1;
+    state->main_thread = PyObject_GetAttrString(threading, "main_thread");
+    state->ident = PyUnicode_InternFromString("ident");
+    return state->main_thread && state->ident ? 0 : -1;
 }

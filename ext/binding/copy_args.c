@@ -80,9 +80,9 @@ copy_args_start(const CopyArgs *parsed, const ModuleState *state)
         errors_raise(state, error);
         return NULL;
     }
-    call_enter(&call, -1);
+    call_enter(&call, state, -1);
     copy = vmr_sparse_start(&spec, &call.error);
-    if (call_leave(&call, state) < 0)
+    if (call_leave(&call) < 0)
         return NULL;
     return g_steal_pointer(&copy);
 }

@@ -100,13 +100,11 @@ function_copy(PyObject *module, PyObject *args, PyObject *keywords)
     if (!copy)
         return NULL;
     ticker = (Ticker){state, copy, parsed.on_progress, 0};
-    call_enter(&call, parsed.timeout);
-    if (parsed.on_progress) {
-        call.tick = tick;
-        call.tick_data = &ticker;
-    }
+    call_enter(&call, state, parsed.timeout);
+    if (parsed.on_progress)
+        call_watch(&call, tick, &ticker);
     vmr_sparse_finish(copy, &call.wait, &report, &call.error);
-    if (call_leave(&call, state) < 0)
+    if (call_leave(&call) < 0)
         return NULL;
     if (parsed.on_progress && call_on_progress(&ticker) < 0)
         return NULL;
@@ -136,9 +134,9 @@ function_checksum(PyObject *module, PyObject *args, PyObject *keywords)
     if (!PyArg_ParseTupleAndKeywords(args, keywords, "O&:checksum", names,
                                      arg_path, &path))
         return NULL;
-    call_enter(&call, -1);
+    call_enter(&call, state, -1);
     vmr_sparse_checksum(path, &call.wait, text, &call.error);
-    if (call_leave(&call, state) < 0)
+    if (call_leave(&call) < 0)
         return NULL;
     return PyUnicode_FromString(text);
 }
@@ -176,9 +174,9 @@ function_copy_by(PyObject *module, PyObject *args, PyObject *keywords)
     copy = copy_args_start(&parsed, state);
     if (!copy)
         return NULL;
-    call_enter(&call, -1);
+    call_enter(&call, state, -1);
     vmr_sparse_finish(copy, &call.wait, &report, &call.error);
-    if (call_leave(&call, state) < 0)
+    if (call_leave(&call) < 0)
         return NULL;
     return report_to_python(state, &parsed, &report);
 }

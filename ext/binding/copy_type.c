@@ -74,9 +74,9 @@ copy_wait_for(CopyObject *self, double timeout)
         return NULL;
     }
     self->busy = TRUE;
-    call_enter(&call, timeout);
+    call_enter(&call, state, timeout);
     vmr_sparse_wait(self->copy, &call.wait, &report, &call.error);
-    rc = call_leave(&call, state);
+    rc = call_leave(&call);
     self->busy = FALSE;
     self->told |= vmr_sparse_is_done(self->copy);
     if (rc < 0)

@@ -45,10 +45,10 @@ function_snapshot_create_xml(PyObject *module, PyObject *args,
                                      names, arg_domain, &dom, &xml, arg_flags,
                                      &flags))
         return NULL;
-    call_enter(&call, -1);
+    call_enter(&call, state, -1);
     vmr_snapshot_create_xml(dom.domain->hv, dom.domain->ptr, xml, flags, &name,
                             &call.wait, &call.error);
-    if (call_leave(&call, state) < 0)
+    if (call_leave(&call) < 0)
         return NULL;
     if (!name)
         return PyObject_CallMethod(dom.object, "snapshotCreateXML", "sI", xml,
@@ -85,10 +85,10 @@ function_snapshot_delete(PyObject *module, PyObject *args, PyObject *keywords)
                                      names, arg_snapshot, &snap, arg_flags,
                                      &flags))
         return NULL;
-    call_enter(&call, -1);
+    call_enter(&call, state, -1);
     vmr_snapshot_delete(snap.dom.domain->hv, snap.dom.domain->ptr, snap.name,
                         flags, &done, &call.wait, &call.error);
-    if (call_leave(&call, state) < 0)
+    if (call_leave(&call) < 0)
         return NULL;
     if (!done)
         return PyObject_CallMethod(snap.object, "delete", "I", flags);
@@ -126,10 +126,10 @@ function_snapshot_get_xml_desc(PyObject *module, PyObject *args,
                           flags);
         return NULL;
     }
-    call_enter(&call, -1);
+    call_enter(&call, state, -1);
     xml = vmr_snapshot_get_xml(snap.dom.domain->hv, snap.dom.domain->ptr,
                                snap.name, &call.wait, &call.error);
-    if (call_leave(&call, state) < 0)
+    if (call_leave(&call) < 0)
         return NULL;
     return PyUnicode_FromString(xml);
 }
@@ -207,10 +207,10 @@ function_prepare_chain(PyObject *module, PyObject *args, PyObject *keywords)
                                      names, arg_domain, &dom, &disk, arg_path,
                                      &folder, arg_timeout, &timeout))
         return NULL;
-    call_enter(&call, timeout);
+    call_enter(&call, state, timeout);
     paths =
         vmr_prepare_chain(dom.domain, disk, folder, &call.wait, &call.error);
-    if (call_leave(&call, state) < 0)
+    if (call_leave(&call) < 0)
         return NULL;
     return paths_to_list(paths);
 }
@@ -251,10 +251,10 @@ function_block_pull(PyObject *module, PyObject *args, PyObject *keywords)
                                      arg_path_or_none, &base, arg_bandwidth,
                                      &bandwidth, &wait, arg_timeout, &timeout))
         return NULL;
-    call_enter(&call, timeout);
+    call_enter(&call, state, timeout);
     vmr_collapse_pull(dom.domain, disk, base, bandwidth, !wait, &call.wait,
                       &call.error);
-    if (call_leave(&call, state) < 0)
+    if (call_leave(&call) < 0)
         return NULL;
     Py_RETURN_NONE;
 }
@@ -292,9 +292,9 @@ function_block_commit(PyObject *module, PyObject *args, PyObject *keywords)
                                      arg_path_or_none, &top, arg_timeout,
                                      &timeout))
         return NULL;
-    call_enter(&call, timeout);
+    call_enter(&call, state, timeout);
     vmr_collapse_commit(dom.domain, disk, top, &call.wait, &call.error);
-    if (call_leave(&call, state) < 0)
+    if (call_leave(&call) < 0)
         return NULL;
     Py_RETURN_NONE;
 }
@@ -369,9 +369,9 @@ function_start_event_loop(PyObject *module, PyObject *unused)
     Call call;
 
     (void)unused;
-    call_enter(&call, -1);
+    call_enter(&call, module_get_state(module), -1);
     vmr_evloop_start(&call.error);
-    if (call_leave(&call, module_get_state(module)) < 0)
+    if (call_leave(&call) < 0)
         return NULL;
     Py_RETURN_NONE;
 }

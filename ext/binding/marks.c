@@ -86,9 +86,9 @@ marks_state(PyObject *module, PyObject *args, PyObject *keywords)
         return NULL;
     marked.source = source;
     marked.destination = destination;
-    call_enter(&call, -1);
+    call_enter(&call, module_get_state(module), -1);
     state = look(&marked, &call.error);
-    if (call_leave(&call, module_get_state(module)) < 0)
+    if (call_leave(&call) < 0)
         return NULL;
     return PyUnicode_FromString(state);
 }
@@ -135,9 +135,9 @@ marks_mark(PyObject *module, PyObject *args, PyObject *keywords)
         return NULL;
     marked.source = source;
     marked.destination = destination;
-    call_enter(&call, -1);
+    call_enter(&call, module_get_state(module), -1);
     mark(&marked, unmark != 0, &call.error);
-    if (call_leave(&call, module_get_state(module)) < 0)
+    if (call_leave(&call) < 0)
         return NULL;
     Py_RETURN_NONE;
 }

@@ -2,6 +2,7 @@
 
 #include "module.h"
 
+#include "call.h"
 #include "copy_type.h"
 #include "errors.h"
 #include "functions.h"
@@ -41,8 +42,8 @@ module_get_state(PyObject *module)
 static int
 module_exec(PyObject *module)
 {
-    if (errors_setup(module) < 0 || snapshot_setup_types(module) < 0 ||
-        copy_setup_types(module) < 0 ||
+    if (errors_setup(module) < 0 || call_setup(module) < 0 ||
+        snapshot_setup_types(module) < 0 || copy_setup_types(module) < 0 ||
         PyModule_AddFunctions(module, copy_functions) < 0 ||
         PyModule_AddFunctions(module, marks_table) < 0 ||
         PyModule_AddFunctions(module, moving_table) < 0 ||
@@ -61,6 +62,8 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
 {
     ModuleState *state = module_get_state(module);
 
+    Py_VISIT(state->main_thread);
+    Py_VISIT(state->ident);
     Py_VISIT(state->snapshot_type);
     Py_VISIT(state->disk_type);
     Py_VISIT(state->progress_type);
@@ -77,6 +80,8 @@ module_clear(PyObject *module)
 {
     ModuleState *state = module_get_state(module);
 
+    Py_CLEAR(state->main_thread);
+    Py_CLEAR(state->ident);
     Py_CLEAR(state->snapshot_type);
     Py_CLEAR(state->disk_type);
     Py_CLEAR(state->progress_type);

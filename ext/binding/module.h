@@ -30,6 +30,8 @@ typedef struct {
     PyTypeObject *copy_type;     /* Copy */
     PyTypeObject *copy_progress_type; /* CopyProgress */
     PyTypeObject *copy_report_type;   /* CopyReport */
+    PyObject *main_thread; /* threading.main_thread */
+    PyObject *ident;       /* "ident" */
     PyObject *error_types[VMR_ERROR_LAST];
 } ModuleState;
 

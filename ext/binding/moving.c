@@ -119,10 +119,10 @@ moving_plan(PyObject *module, PyObject *args, PyObject *keywords)
     pairs = pairs_from_python(disks);
     if (!pairs)
         return NULL;
-    call_enter(&call, timeout);
+    call_enter(&call, state, timeout);
     plan = vmr_move_plan(dom.domain, (const char *const *)pairs, snapshot,
                          &call.wait, &call.error);
-    if (call_leave(&call, state) < 0)
+    if (call_leave(&call) < 0)
         return NULL;
     return Py_BuildValue("{sssssN}", "domain", plan->domain, "uuid",
                          plan->uuid, "disks",
@@ -159,9 +159,9 @@ moving_create(PyObject *module, PyObject *args, PyObject *keywords)
         return NULL;
     image.path = path;
     image.backing_name = backing_name;
-    call_enter(&call, -1);
+    call_enter(&call, module_get_state(module), -1);
     vmr_image_create(&image, &made, &call.wait, &call.error);
-    if (call_leave(&call, module_get_state(module)) < 0)
+    if (call_leave(&call) < 0)
         return NULL;
     return Py_BuildValue("(KK)", (guint64)made->dev, (guint64)made->ino);
 }
@@ -189,10 +189,10 @@ moving_rebase(PyObject *module, PyObject *args, PyObject *keywords)
                                      names, arg_path, &path, arg_path,
                                      &backing_name, &backing_format))
         return NULL;
-    call_enter(&call, -1);
+    call_enter(&call, module_get_state(module), -1);
     vmr_image_rebase(path, backing_name, backing_format, &call.wait,
                      &call.error);
-    if (call_leave(&call, module_get_state(module)) < 0)
+    if (call_leave(&call) < 0)
         return NULL;
     Py_RETURN_NONE;
 }
@@ -219,9 +219,9 @@ moving_remove(PyObject *module, PyObject *args, PyObject *keywords)
     if (!PyArg_ParseTupleAndKeywords(args, keywords, "O&KK:_remove_file", names,
                                      arg_path, &path, &dev, &ino))
         return NULL;
-    call_enter(&call, -1);
+    call_enter(&call, module_get_state(module), -1);
     vmr_image_remove(path, (dev_t)dev, (ino_t)ino, &call.error);
-    if (call_leave(&call, module_get_state(module)) < 0)
+    if (call_leave(&call) < 0)
         return NULL;
     Py_RETURN_NONE;
 }
@@ -264,9 +264,9 @@ moving_chains(PyObject *module, PyObject *args, PyObject *keywords)
     if (!PyArg_ParseTupleAndKeywords(args, keywords, "O&:_disk_chains", names,
                                      arg_domain, &dom))
         return NULL;
-    call_enter(&call, -1);
+    call_enter(&call, state, -1);
     live = vmr_live_read(dom.domain, &call.wait, &call.error);
-    if (call_leave(&call, state) < 0)
+    if (call_leave(&call) < 0)
         return NULL;
     chains = PyDict_New();
     for (guint i = 0; chains && i < live->disks->len; i++) {
@@ -300,9 +300,9 @@ moving_backing(PyObject *module, PyObject *args, PyObject *keywords)
     if (!PyArg_ParseTupleAndKeywords(args, keywords, "O&s:_image_backing",
                                      names, arg_path, &path, &format))
         return NULL;
-    call_enter(&call, -1);
+    call_enter(&call, module_get_state(module), -1);
     image = vmr_image_read(path, format, &call.error);
-    if (call_leave(&call, module_get_state(module)) < 0)
+    if (call_leave(&call) < 0)
         return NULL;
     return Py_BuildValue("(NN)", text_or_none(image->backing_name),
                          text_or_none(image->backing_format));

@@ -73,10 +73,10 @@ recovery_inspect(PyObject *module, PyObject *args, PyObject *keywords)
     if (!PyArg_ParseTupleAndKeywords(args, keywords, "O&|O&:_inspect", names,
                                      arg_domain, &dom, arg_timeout, &timeout))
         return NULL;
-    call_enter(&call, timeout);
+    call_enter(&call, state, timeout);
     found = vmr_inspect(dom.domain->hv, dom.domain->ptr, &call.wait,
                         &call.error);
-    if (call_leave(&call, state) < 0)
+    if (call_leave(&call) < 0)
         return NULL;
     record = found->record;
     return Py_BuildValue(
@@ -121,10 +121,10 @@ recovery_recover(PyObject *module, PyObject *args, PyObject *keywords)
         errors_raise(state, wrong);
         return NULL;
     }
-    call_enter(&call, timeout);
+    call_enter(&call, state, timeout);
     recovery = vmr_recover(dom.domain->hv, dom.domain->ptr, policy, &call.wait,
                            &call.error);
-    if (call_leave(&call, state) < 0)
+    if (call_leave(&call) < 0)
         return NULL;
     return Py_BuildValue("{sssssNsN}", "found",
                          vmr_verdict_name(recovery->found), "verdict",

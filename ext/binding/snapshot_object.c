@@ -84,7 +84,7 @@ snapshot_enter(SnapshotObject *self, Call *call, double timeout)
     if (snapshot_check(self) < 0)
         return -1;
     self->busy = TRUE;
-    call_enter(call, timeout);
+    call_enter(call, snapshot_module_state(self), timeout);
     return 0;
 }
 
@@ -113,7 +113,7 @@ snapshot_run(SnapshotObject *self, Step step, double timeout)
     if (snapshot_enter(self, &call, timeout) < 0)
         return NULL;
     step(self->mirror, &call.wait, &call.error);
-    if (call_leave(&call, snapshot_module_state(self)) == 0)
+    if (call_leave(&call) == 0)
         result = Py_NewRef(Py_None);
     return snapshot_finish(self, result);
 }

@@ -115,10 +115,10 @@ snapshot_create(PyObject *type, PyObject *args, PyObject *keywords)
         return NULL;
     flags = (reuse ? VMR_MIRROR_REUSE_EXTERNAL : 0) |
             (quiesce ? VMR_MIRROR_QUIESCE : 0);
-    call_enter(&call, timeout);
+    call_enter(&call, state, timeout);
     mirror = vmr_mirror_create(dom.domain->hv, dom.domain->ptr, spec, flags,
                                &call.wait, &call.error);
-    call_leave(&call, state);
+    call_leave(&call);
     return snapshot_begin((SnapshotObject *)self, mirror, TRUE);
 }
 
@@ -131,10 +131,10 @@ snapshot_adopt(const ModuleState *state, const DomainArg *dom, const char *name)
 
     if (!self)
         return NULL;
-    call_enter(&call, -1);
+    call_enter(&call, state, -1);
     mirror = vmr_mirror_open(dom->domain->hv, dom->domain->ptr, name,
                              &call.wait, &call.error);
-    call_leave(&call, state);
+    call_leave(&call);
     return snapshot_begin((SnapshotObject *)self, mirror, FALSE);
 }
 
@@ -180,7 +180,7 @@ snapshot_pivot(PyObject *self, PyObject *args, PyObject *keywords)
         return NULL;
     vmr_mirror_cut_over(snapshot->mirror, &how, &pause, &call.wait,
                         &call.error);
-    if (call_leave(&call, snapshot_module_state(snapshot)) == 0)
+    if (call_leave(&call) == 0)
         result = PyFloat_FromDouble(pause);
     return snapshot_finish(snapshot, result);
 }
@@ -212,7 +212,7 @@ snapshot_progress(PyObject *object, PyObject *unused)
     if (snapshot_enter(self, &call, -1) < 0)
         return NULL;
     figures = vmr_mirror_get_progress(self->mirror, &call.wait, &call.error);
-    if (call_leave(&call, state) == 0)
+    if (call_leave(&call) == 0)
         result = tuples_from_progress(state, figures);
     return snapshot_finish(self, result);
 }

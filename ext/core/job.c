@@ -11,10 +11,11 @@
 #include <unistd.h>
 
 #include "error.h"
+#include "evloop.h"
 
 /* When to look again without an event, in ms. Without events that is all there
- * is. As long as none has come, nobody knows whether there is a loop that
- * delivers them; once one has, the poll is a mere precaution. */
+ * is. As long as none has come, and no event loop was seen to turn, nobody knows
+ * whether there is one; after that the poll is a mere precaution. */
 #define POLL_WITHOUT_EVENTS 250
 #define POLL_UNPROVEN_FIRST 1000
 #define POLL_UNPROVEN_MAX 8000
@@ -93,8 +94,10 @@ vmr_jobs_open(const VmrDomain *dom, const VmrWait *wait, GError **error)
         g_propagate_error(error, g_steal_pointer(&local));
         return NULL;
     }
-    jobs->poll_ms =
-        jobs->have_events ? POLL_UNPROVEN_FIRST : POLL_WITHOUT_EVENTS;
+    jobs->poll_ms = POLL_WITHOUT_EVENTS;
+    if (jobs->have_events)
+        jobs->poll_ms =
+            vmr_evloop_is_turning() ? POLL_PROVEN : POLL_UNPROVEN_FIRST;
     return g_steal_pointer(&jobs);
 }
 
