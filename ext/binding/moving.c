@@ -220,7 +220,7 @@ moving_remove(PyObject *module, PyObject *args, PyObject *keywords)
                                      arg_path, &path, &dev, &ino))
         return NULL;
     call_enter(&call, module_get_state(module), -1);
-    vmr_image_remove(path, (dev_t)dev, (ino_t)ino, &call.error);
+    vmr_image_remove(path, (dev_t)dev, (ino_t)ino, 0, &call.error);
     if (call_leave(&call) < 0)
         return NULL;
     Py_RETURN_NONE;

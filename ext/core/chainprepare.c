@@ -235,7 +235,8 @@ undo_layers(const GPtrArray *plan, GError **error)
 
         if (planned->made &&
             !vmr_image_remove(planned->path, planned->made->dev,
-                              planned->made->ino, &local))
+                              planned->made->ino, planned->made->born,
+                              &local))
             vmr_error_note(error, "%s", local->message);
     }
 }

@@ -158,6 +158,7 @@ read_opened(int fd, const struct stat *st, const char *path,
     image->format = g_strdup(format);
     image->is_block = S_ISBLK(st->st_mode);
     vmr_imagefile_identify(st, &image->dev, &image->ino);
+    image->born = vmr_imagefile_get_birth(fd);
     if (!file_size(fd, path, st, &image->file_size, error))
         return NULL;
     if (g_str_equal(format, "qcow2")) {

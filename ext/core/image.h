@@ -33,6 +33,7 @@ typedef struct {
     guint64 file_size;     /* bytes, of the file or the device */
     dev_t dev;             /* identity of the file; of a block device its */
     ino_t ino;             /* device number and 0 */
+    guint64 born;          /* when it was made, ns, or 0 where nobody knows */
 } VmrImage;
 
 /* Read the header of @path as @format ("qcow2", "raw"). A final component that
@@ -107,9 +108,10 @@ gboolean vmr_image_rebase(const char *path, const char *backing_name,
                           const char *backing_format, const VmrWait *wait,
                           GError **error);
 
-/* Remove @path if it is still the file @dev/@ino and no QEMU has it open. A file that is gone is fine. Errors: DIVERGED, BUSY (also where the
- * file system cannot tell), IO. */
+/* Remove @path if it is still the file @dev/@ino, made at @born (0: whenever),
+ * and no QEMU has it open, for reading either. A file that is gone is fine.
+ * Errors: DIVERGED, BUSY (also where the file system cannot tell), IO. */
 gboolean vmr_image_remove(const char *path, dev_t dev, ino_t ino,
-                          GError **error);
+                          guint64 born, GError **error);
 
 G_END_DECLS

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-#define _GNU_SOURCE 1 /* O_PATH */
+#define _GNU_SOURCE 1 /* O_PATH, statx() */
 
 #include "imagefile.h"
 
@@ -149,6 +149,18 @@ vmr_imagefile_identify(const struct stat *st, dev_t *dev, ino_t *ino)
     /* a device can have many nodes, which have inodes of their own */
     *dev = is_block ? st->st_rdev : st->st_dev;
     *ino = is_block ? 0 : st->st_ino;
+}
+
+guint64
+vmr_imagefile_get_birth(int fd)
+{
+    struct statx stx;
+
+    if (statx(fd, "", AT_EMPTY_PATH, STATX_BTIME, &stx) < 0 ||
+        !(stx.stx_mask & STATX_BTIME))
+        return 0;
+    return (guint64)stx.stx_btime.tv_sec * G_GUINT64_CONSTANT(1000000000) +
+           stx.stx_btime.tv_nsec;
 }
 
 gboolean

@@ -36,6 +36,11 @@ char *vmr_imagefile_dup_real_path(const char *path, GError **error);
  * its number and 0. */
 void vmr_imagefile_identify(const struct stat *st, dev_t *dev, ino_t *ino);
 
+/* When the file behind @fd (O_PATH will do) was made, in ns since 1970; 0 where
+ * the file system does not know. An inode's number is used again when its file
+ * is gone, soon on some file systems: this tells the two apart. */
+guint64 vmr_imagefile_get_birth(int fd);
+
 /* Read @len bytes at @offset, less at the end of the file; *@got says how
  * many. Errors: IO. */
 gboolean vmr_imagefile_read(int fd, const char *path, guint8 *data, gsize len,

@@ -327,7 +327,8 @@ check_unused(int name_fd, const char *path, GError **error)
 }
 
 gboolean
-vmr_image_remove(const char *path, dev_t dev, ino_t ino, GError **error)
+vmr_image_remove(const char *path, dev_t dev, ino_t ino, guint64 born,
+                 GError **error)
 {
     g_autoptr(GError) local = NULL;
     g_autofree char *base = NULL;
@@ -349,7 +350,8 @@ vmr_image_remove(const char *path, dev_t dev, ino_t ino, GError **error)
         vmr_error_set_errno(error, errno, "look at", path);
         return FALSE;
     }
-    mine = S_ISREG(st.st_mode) && st.st_dev == dev && st.st_ino == ino;
+    mine = S_ISREG(st.st_mode) && st.st_dev == dev && st.st_ino == ino &&
+           (born == 0 || vmr_imagefile_get_birth(name_fd) == born);
     if (mine && !check_unused(name_fd, path, error))
         return FALSE;
     if (mine && remove_from(folder_fd, base, dev, ino, &mine)) {

@@ -15,7 +15,8 @@ try_to_remove(gpointer data, const VmrWait *wait G_GNUC_UNUSED, GError **error)
 {
     const VmrFile *file = data;
 
-    return vmr_image_remove(file->path, file->dev, file->ino, error);
+    return vmr_image_remove(file->path, file->dev, file->ino, file->born,
+                            error);
 }
 
 /* QEMU gets a moment to let go of it. */

@@ -73,6 +73,7 @@ draft_free(gpointer data)
     if (!draft->published) {
         draft->file->dev = 0;
         draft->file->ino = 0;
+        draft->file->born = 0;
     }
     vmr_image_draft_free(draft->draft);
     g_free(draft);
@@ -89,15 +90,18 @@ make_file(VmrFile *file, const VmrImage *source, const char *backing_name,
                           .backing_name = backing_name,
                           .backing_format = source->format};
     VmrImageDraft *made = vmr_image_draft_new(&wanted, wait, error);
+    const VmrImage *image;
     Draft *draft;
 
     if (!made)
         return FALSE;
+    image = vmr_image_draft_get_image(made);
     draft = g_new0(Draft, 1);
     draft->file = file;
     draft->draft = made;
-    file->dev = vmr_image_draft_get_image(made)->dev;
-    file->ino = vmr_image_draft_get_image(made)->ino;
+    file->dev = image->dev;
+    file->ino = image->ino;
+    file->born = image->born;
     g_ptr_array_add(drafts, draft);
     return TRUE;
 }

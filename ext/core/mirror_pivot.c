@@ -32,7 +32,8 @@ static gboolean
 check_identity(const VmrImage *image, const VmrFile *file, GError **error)
 {
     if (g_str_equal(image->path, file->path) && image->dev == file->dev &&
-        image->ino == file->ino)
+        image->ino == file->ino &&
+        (file->born == 0 || image->born == file->born))
         return TRUE;
     g_set_error(error, VMR_ERROR, VMR_ERROR_DIVERGED,
                 "'%s' was replaced by another file since the mirror started: "

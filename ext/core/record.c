@@ -137,6 +137,8 @@ format_file(xmlNode *parent, const char *name, const VmrFile *file)
         set_number(node, "dev", file->dev);
         set_number(node, "ino", file->ino);
     }
+    if (file->born != 0)
+        set_number(node, "born", file->born);
 }
 
 static void
@@ -256,6 +258,7 @@ parse_file(const xmlNode *node, GError **error)
 {
     g_autoptr(VmrFile) file = g_new0(VmrFile, 1);
     g_autofree char *dev = vmr_xml_dup_attr(node, "dev");
+    g_autofree char *born = vmr_xml_dup_attr(node, "born");
 
     file->path = parse_text(node, "path", MAX_PATH, error);
     if (!file->path)
@@ -273,6 +276,8 @@ parse_file(const xmlNode *node, GError **error)
         return NULL;
     if (dev && (!parse_number(node, "dev", &file->dev, error) ||
                 !parse_number(node, "ino", &file->ino, error)))
+        return NULL;
+    if (born && !parse_number(node, "born", &file->born, error))
         return NULL;
     return g_steal_pointer(&file);
 }

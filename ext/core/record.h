@@ -43,6 +43,7 @@ typedef struct {
     gboolean created; /* by this mirrored snapshot */
     guint64 dev;
     guint64 ino;
+    guint64 born;     /* of a created one: when, ns, or 0 */
 } VmrFile;
 
 typedef struct {

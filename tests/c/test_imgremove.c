@@ -10,7 +10,7 @@ static void
 remove_fine(const char *path, dev_t dev, ino_t ino)
 {
     g_autoptr(GError) error = NULL;
-    gboolean ok = vmr_image_remove(path, dev, ino, &error);
+    gboolean ok = vmr_image_remove(path, dev, ino, 0, &error);
 
     g_assert_no_error(error);
     g_assert_true(ok);
@@ -23,7 +23,7 @@ remove_fails(const char *path, dev_t dev, ino_t ino, VmrErrorCode code)
 {
     g_autoptr(GError) error = NULL;
 
-    g_assert_false(vmr_image_remove(path, dev, ino, &error));
+    g_assert_false(vmr_image_remove(path, dev, ino, 0, &error));
     g_assert_error(error, VMR_ERROR, (int)code);
     g_assert_nonnull(strstr(error->message, path));
     g_assert_true(img_exists(path));
@@ -48,6 +48,27 @@ test_remove_gone_file_fine(void)
 
     remove_fine(path, 1, 1);
     remove_fine(deeper, 1, 1);
+}
+
+/* The inode's number may have been used again. */
+static void
+test_remove_made_at_another_time_diverged(void)
+{
+    g_autoptr(ImgFolder) folder = img_folder_new();
+    g_autofree char *path = img_make(folder, "a", NULL);
+    g_autoptr(GError) error = NULL;
+    g_autoptr(VmrImage) image = vmr_image_read(path, "qcow2", &error);
+
+    g_assert_no_error(error);
+    g_assert_cmpuint(image->born, >, 0);
+    g_assert_false(vmr_image_remove(path, image->dev, image->ino,
+                                    image->born + 1, &error));
+    g_assert_error(error, VMR_ERROR, VMR_ERROR_DIVERGED);
+    g_clear_error(&error);
+    g_assert_true(img_exists(path));
+    vmr_image_remove(path, image->dev, image->ino, image->born, &error);
+    g_assert_no_error(error);
+    g_assert_false(img_exists(path));
 }
 
 static void
@@ -127,6 +148,7 @@ main(int argc, char **argv)
 #define ADD(name) g_test_add_func("/imgremove/" #name, test_##name)
     ADD(remove_own_file_gone);
     ADD(remove_gone_file_fine);
+    ADD(remove_made_at_another_time_diverged);
     ADD(remove_other_inode_diverged);
     ADD(remove_link_to_it_diverged);
     ADD(remove_fifo_or_folder_diverged);

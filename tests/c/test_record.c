@@ -13,6 +13,7 @@ new_file(const char *path, guint64 ino, gboolean created)
 
     file->dev = ino ? 2049 : 0;
     file->ino = ino;
+    file->born = ino * 1000;
     file->created = created;
     return file;
 }
@@ -43,6 +44,7 @@ check_same_file(const VmrFile *a, const VmrFile *b)
     g_assert_cmpint(a->created, ==, b->created);
     g_assert_cmpuint(a->dev, ==, b->dev);
     g_assert_cmpuint(a->ino, ==, b->ino);
+    g_assert_cmpuint(a->born, ==, b->born);
 }
 
 static void
