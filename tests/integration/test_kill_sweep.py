@@ -190,9 +190,9 @@ class Judgement:
         if self._within:
             return
         done = kill.done(log)
-        cleared = (
-            bool(done) and done[-1] == "virDomainSetMetadata" and "virDomainSnapshotDelete" in done
-        )
+        # the journal goes after libvirt's record; recovery looks once more after that
+        ended = "virDomainSnapshotDelete" in done
+        cleared = ended and "virDomainSetMetadata" in done[done.index("virDomainSnapshotDelete") :]
         # what libvirt does in a thread of its own may be hit by any kill
         assert found == "lost" or fits(found, done, cleared, self.scenario, self.disks), (
             f"found {found}"

@@ -51,7 +51,7 @@ for call in "overflow('canary')" "use_after_free()"; do
 done
 
 status=0
-memcheck -m pytest -q -p no:cacheprovider -p no:faulthandler "$@" || status=$?
+memcheck -m pytest -q -p no:cacheprovider -o faulthandler_timeout=0 "$@" || status=$?
 if [ -n "$(ours)" ]; then
     ours
     echo "valgrind: errors in our code" >&2
