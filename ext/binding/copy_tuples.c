@@ -2,6 +2,8 @@
 
 #include "copy_tuples.h"
 
+#include "convert.h"
+
 static PyStructSequence_Field progress_fields[] = {
     {"current", PyDoc_STR("bytes of data done")},
     {"end", PyDoc_STR("bytes of data to do; 0 until they are counted")},
@@ -36,16 +38,6 @@ static PyStructSequence_Desc report_desc = {
     .n_in_sequence = 8,
 };
 
-/* Put @value (stolen) into @tuple; FALSE: exception. */
-static gboolean
-set_item(PyObject *tuple, Py_ssize_t index, PyObject *value)
-{
-    if (!value)
-        return FALSE;
-    PyStructSequence_SetItem(tuple, index, value);
-    return TRUE;
-}
-
 PyObject *
 copy_tuples_from_progress(const ModuleState *state, VmrSparse *copy)
 {
@@ -53,8 +45,8 @@ copy_tuples_from_progress(const ModuleState *state, VmrSparse *copy)
     VmrSparseProgress progress = vmr_sparse_get_progress(copy);
 
     if (tuple &&
-        set_item(tuple, 0, PyLong_FromUnsignedLongLong(progress.current)) &&
-        set_item(tuple, 1, PyLong_FromUnsignedLongLong(progress.end)))
+        convert_set_item(tuple, 0, PyLong_FromUnsignedLongLong(progress.current)) &&
+        convert_set_item(tuple, 1, PyLong_FromUnsignedLongLong(progress.end)))
         return g_steal_pointer(&tuple);
     return NULL;
 }
@@ -74,23 +66,16 @@ copy_tuples_from_report(const ModuleState *state, PyObject *source,
     g_autoptr(PyObject) tuple = PyStructSequence_New(state->copy_report_type);
     const char *method = vmr_sparse_method_name(report->method);
 
-    if (tuple && set_item(tuple, 0, Py_NewRef(source)) &&
-        set_item(tuple, 1, Py_NewRef(destination)) &&
-        set_item(tuple, 2, PyLong_FromUnsignedLongLong(report->size)) &&
-        set_item(tuple, 3, PyLong_FromUnsignedLongLong(report->copied)) &&
-        set_item(tuple, 4, PyFloat_FromDouble(report->seconds)) &&
-        set_item(tuple, 5, checksum_to_python(report)) &&
-        set_item(tuple, 6, PyUnicode_FromString(method)) &&
-        set_item(tuple, 7, PyBool_FromLong(report->verified)))
+    if (tuple && convert_set_item(tuple, 0, Py_NewRef(source)) &&
+        convert_set_item(tuple, 1, Py_NewRef(destination)) &&
+        convert_set_item(tuple, 2, PyLong_FromUnsignedLongLong(report->size)) &&
+        convert_set_item(tuple, 3, PyLong_FromUnsignedLongLong(report->copied)) &&
+        convert_set_item(tuple, 4, PyFloat_FromDouble(report->seconds)) &&
+        convert_set_item(tuple, 5, checksum_to_python(report)) &&
+        convert_set_item(tuple, 6, PyUnicode_FromString(method)) &&
+        convert_set_item(tuple, 7, PyBool_FromLong(report->verified)))
         return g_steal_pointer(&tuple);
     return NULL;
-}
-
-static int
-add_type(PyObject *module, PyStructSequence_Desc *desc, PyTypeObject **type)
-{
-    *type = PyStructSequence_NewType(desc);
-    return *type ? PyModule_AddType(module, *type) : -1;
 }
 
 int
@@ -98,7 +83,7 @@ copy_tuples_setup_types(PyObject *module)
 {
     ModuleState *state = module_get_state(module);
 
-    if (add_type(module, &progress_desc, &state->copy_progress_type) < 0)
+    if (convert_add_type(module, &progress_desc, &state->copy_progress_type) < 0)
         return -1;
-    return add_type(module, &report_desc, &state->copy_report_type);
+    return convert_add_type(module, &report_desc, &state->copy_report_type);
 }

@@ -376,23 +376,17 @@ function_start_event_loop(PyObject *module, PyObject *unused)
     Py_RETURN_NONE;
 }
 
-#define FUNCTION(name, function, doc)                  \
-    {                                                  \
-        name, (PyCFunction)(void (*)(void))(function), \
-            METH_VARARGS | METH_KEYWORDS, doc          \
-    }
-
 PyMethodDef functions_table[] = {
-    FUNCTION("snapshotCreateXML", function_snapshot_create_xml,
+    MODULE_FUNCTION("snapshotCreateXML", function_snapshot_create_xml,
              snapshot_create_xml_doc),
-    FUNCTION("snapshotDelete", function_snapshot_delete, snapshot_delete_doc),
-    FUNCTION("snapshotGetXMLDesc", function_snapshot_get_xml_desc,
+    MODULE_FUNCTION("snapshotDelete", function_snapshot_delete, snapshot_delete_doc),
+    MODULE_FUNCTION("snapshotGetXMLDesc", function_snapshot_get_xml_desc,
              snapshot_get_xml_desc_doc),
-    FUNCTION("adopt", function_adopt, adopt_doc),
-    FUNCTION("prepare_chain", function_prepare_chain, prepare_chain_doc),
-    FUNCTION("block_pull", function_block_pull, block_pull_doc),
-    FUNCTION("block_commit", function_block_commit, block_commit_doc),
-    FUNCTION("snapshot_xml", function_snapshot_xml, snapshot_xml_doc),
+    MODULE_FUNCTION("adopt", function_adopt, adopt_doc),
+    MODULE_FUNCTION("prepare_chain", function_prepare_chain, prepare_chain_doc),
+    MODULE_FUNCTION("block_pull", function_block_pull, block_pull_doc),
+    MODULE_FUNCTION("block_commit", function_block_commit, block_commit_doc),
+    MODULE_FUNCTION("snapshot_xml", function_snapshot_xml, snapshot_xml_doc),
     {"start_event_loop", function_start_event_loop, METH_NOARGS,
      start_event_loop_doc},
     {NULL, NULL, 0, NULL},

@@ -142,14 +142,8 @@ marks_mark(PyObject *module, PyObject *args, PyObject *keywords)
     Py_RETURN_NONE;
 }
 
-#define FUNCTION(name, function, doc)                  \
-    {                                                  \
-        name, (PyCFunction)(void (*)(void))(function), \
-            METH_VARARGS | METH_KEYWORDS, doc          \
-    }
-
 PyMethodDef marks_table[] = {
-    FUNCTION("_copy_state", marks_state, marks_state_doc),
-    FUNCTION("_mark_copy", marks_mark, marks_mark_doc),
+    MODULE_FUNCTION("_copy_state", marks_state, marks_state_doc),
+    MODULE_FUNCTION("_mark_copy", marks_mark, marks_mark_doc),
     {NULL, NULL, 0, NULL},
 };

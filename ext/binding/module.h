@@ -35,6 +35,13 @@ typedef struct {
     PyObject *error_types[VMR_ERROR_LAST];
 } ModuleState;
 
+/* A row of a table of methods that take positional and named arguments. */
+#define MODULE_FUNCTION(name, function, doc)           \
+    {                                                  \
+        name, (PyCFunction)(void (*)(void))(function), \
+            METH_VARARGS | METH_KEYWORDS, doc          \
+    }
+
 /* The state of @module, borrowed. */
 ModuleState *module_get_state(PyObject *module);
 

@@ -4,17 +4,11 @@
 
 #include "args.h"
 #include "call.h"
+#include "convert.h"
 #include "errors.h"
 
 #include "../core/live.h"
 #include "../core/moveplan.h"
-
-/* @text as str, or None; new reference. */
-static PyObject *
-text_or_none(const char *text)
-{
-    return text ? PyUnicode_DecodeFSDefault(text) : Py_NewRef(Py_None);
-}
 
 static PyObject *
 layer_to_dict(const VmrLayerPlan *layer)
@@ -22,13 +16,13 @@ layer_to_dict(const VmrLayerPlan *layer)
     const VmrImage *source = layer->source;
 
     return Py_BuildValue(
-        "{sNsssKsKsKsKsNsNsNsNsOsO}", "source", text_or_none(source->path),
+        "{sNsssKsKsKsKsNsNsNsNsOsO}", "source", convert_text(source->path),
         "format", source->format, "virtual_size", source->virtual_size, "size",
         source->file_size, "dev", (guint64)source->dev, "ino",
-        (guint64)source->ino, "destination", text_or_none(layer->path),
-        "backing_name", text_or_none(layer->backing_name), "backing_format",
-        text_or_none(layer->backing_name ? layer->backing_format : NULL),
-        "header_name", text_or_none(source->backing_name), "snapshots",
+        (guint64)source->ino, "destination", convert_text(layer->path),
+        "backing_name", convert_text(layer->backing_name), "backing_format",
+        convert_text(layer->backing_name ? layer->backing_format : NULL),
+        "header_name", convert_text(source->backing_name), "snapshots",
         source->has_snapshots ? Py_True : Py_False, "bitmaps",
         source->has_bitmaps ? Py_True : Py_False);
 }
@@ -60,9 +54,9 @@ convert_disk(const void *item)
     const VmrMoveDisk *disk = item;
 
     return Py_BuildValue("{sssNsNsNsN}", "target", disk->target, "folder",
-                         text_or_none(disk->folder), "overlay",
-                         text_or_none(disk->overlay), "mirror",
-                         text_or_none(disk->mirror), "layers",
+                         convert_text(disk->folder), "overlay",
+                         convert_text(disk->overlay), "mirror",
+                         convert_text(disk->mirror), "layers",
                          list_of(disk->layers, convert_layer));
 }
 
@@ -234,7 +228,7 @@ chain_to_list(const VmrDomDisk *disk)
 
     for (guint i = 0; list && i < disk->chain->len; i++) {
         const VmrLayer *layer = g_ptr_array_index(disk->chain, i);
-        g_autoptr(PyObject) path = text_or_none(layer->path);
+        g_autoptr(PyObject) path = convert_text(layer->path);
 
         if (!path || PyList_Append(list, path) < 0)
             return NULL;
@@ -304,8 +298,8 @@ moving_backing(PyObject *module, PyObject *args, PyObject *keywords)
     image = vmr_image_read(path, format, &call.error);
     if (call_leave(&call) < 0)
         return NULL;
-    return Py_BuildValue("(NN)", text_or_none(image->backing_name),
-                         text_or_none(image->backing_format));
+    return Py_BuildValue("(NN)", convert_text(image->backing_name),
+                         convert_text(image->backing_format));
 }
 
 PyDoc_STRVAR(moving_error_doc,
@@ -329,19 +323,13 @@ moving_error(PyObject *module, PyObject *args, PyObject *keywords)
     return errors_make(module_get_state(module), reason, text);
 }
 
-#define FUNCTION(name, function, doc)                  \
-    {                                                  \
-        name, (PyCFunction)(void (*)(void))(function), \
-            METH_VARARGS | METH_KEYWORDS, doc          \
-    }
-
 PyMethodDef moving_table[] = {
-    FUNCTION("_plan_move", moving_plan, moving_plan_doc),
-    FUNCTION("_create_image", moving_create, moving_create_doc),
-    FUNCTION("_rebase_image", moving_rebase, moving_rebase_doc),
-    FUNCTION("_remove_file", moving_remove, moving_remove_doc),
-    FUNCTION("_disk_chains", moving_chains, moving_chains_doc),
-    FUNCTION("_image_backing", moving_backing, moving_backing_doc),
-    FUNCTION("_make_error", moving_error, moving_error_doc),
+    MODULE_FUNCTION("_plan_move", moving_plan, moving_plan_doc),
+    MODULE_FUNCTION("_create_image", moving_create, moving_create_doc),
+    MODULE_FUNCTION("_rebase_image", moving_rebase, moving_rebase_doc),
+    MODULE_FUNCTION("_remove_file", moving_remove, moving_remove_doc),
+    MODULE_FUNCTION("_disk_chains", moving_chains, moving_chains_doc),
+    MODULE_FUNCTION("_image_backing", moving_backing, moving_backing_doc),
+    MODULE_FUNCTION("_make_error", moving_error, moving_error_doc),
     {NULL, NULL, 0, NULL},
 };

@@ -4,17 +4,11 @@
 
 #include "args.h"
 #include "call.h"
+#include "convert.h"
 #include "errors.h"
 #include "snapshot_tuples.h"
 
 #include "../core/recover.h"
-
-/* @text as str, or None; new reference. */
-static PyObject *
-text_or_none(const char *text)
-{
-    return text ? PyUnicode_DecodeFSDefault(text) : Py_NewRef(Py_None);
-}
 
 static PyObject *
 disk_to_dict(const VmrDiskInspection *one)
@@ -26,14 +20,14 @@ disk_to_dict(const VmrDiskInspection *one)
         "{sssssssssOsNsNsNsNsNsssssssN}", "target", disk->target, "verdict",
         vmr_verdict_name(one->verdict), "meant",
         vmr_disk_state_name(disk->state), "truth", vmr_truth_name(one->truth),
-        "job", one->job ? Py_True : Py_False, "live", text_or_none(one->live),
-        "persistent", text_or_none(one->persistent), "source",
-        text_or_none(disk->source->path), "overlay",
-        text_or_none(disk->overlay->path), "mirror",
-        text_or_none(disk->mirror->path), "source_lock",
+        "job", one->job ? Py_True : Py_False, "live", convert_text(one->live),
+        "persistent", convert_text(one->persistent), "source",
+        convert_text(disk->source->path), "overlay",
+        convert_text(disk->overlay->path), "mirror",
+        convert_text(disk->mirror->path), "source_lock",
         vmr_lock_name(one->source), "overlay_lock",
         vmr_lock_name(one->overlay), "mirror_lock", vmr_lock_name(one->mirror),
-        "written", text_or_none(written ? written->path : NULL));
+        "written", convert_text(written ? written->path : NULL));
 }
 
 static PyObject *
@@ -86,8 +80,8 @@ recovery_inspect(PyObject *module, PyObject *args, PyObject *keywords)
         found->paused ? Py_True : Py_False, "paused_by_us",
         record && record->paused ? Py_True : Py_False, "persistent",
         found->persistent ? Py_True : Py_False, "snapshot",
-        text_or_none(record ? record->snapshot : NULL), "meant",
-        text_or_none(record ? vmr_state_name(record->state) : NULL), "disks",
+        convert_text(record ? record->snapshot : NULL), "meant",
+        convert_text(record ? vmr_state_name(record->state) : NULL), "disks",
         disks_to_tuple(found->disks));
 }
 

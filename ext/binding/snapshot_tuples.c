@@ -2,6 +2,8 @@
 
 #include "snapshot_tuples.h"
 
+#include "convert.h"
+
 #include "../core/mirror.h"
 
 static PyStructSequence_Field disk_fields[] = {
@@ -39,16 +41,6 @@ static PyStructSequence_Desc progress_desc = {
     .n_in_sequence = 5,
 };
 
-/* Put @value (stolen) into @tuple; FALSE: exception. */
-static gboolean
-set_item(PyObject *tuple, Py_ssize_t index, PyObject *value)
-{
-    if (!value)
-        return FALSE;
-    PyStructSequence_SetItem(tuple, index, value);
-    return TRUE;
-}
-
 static PyObject *
 path_to_python(const VmrFile *file)
 {
@@ -63,11 +55,11 @@ disk_to_python(const ModuleState *state, const VmrDisk *disk)
     g_autoptr(PyObject) tuple = PyStructSequence_New(state->disk_type);
     const char *name = vmr_disk_state_name(disk->state);
 
-    if (tuple && set_item(tuple, 0, PyUnicode_FromString(disk->target)) &&
-        set_item(tuple, 1, PyUnicode_FromString(name)) &&
-        set_item(tuple, 2, path_to_python(disk->source)) &&
-        set_item(tuple, 3, path_to_python(disk->overlay)) &&
-        set_item(tuple, 4, path_to_python(disk->mirror)))
+    if (tuple && convert_set_item(tuple, 0, PyUnicode_FromString(disk->target)) &&
+        convert_set_item(tuple, 1, PyUnicode_FromString(name)) &&
+        convert_set_item(tuple, 2, path_to_python(disk->source)) &&
+        convert_set_item(tuple, 3, path_to_python(disk->overlay)) &&
+        convert_set_item(tuple, 4, path_to_python(disk->mirror)))
         return g_steal_pointer(&tuple);
     return NULL;
 }
@@ -93,11 +85,11 @@ progress_to_python(const ModuleState *state, const VmrProgress *figures)
 {
     g_autoptr(PyObject) tuple = PyStructSequence_New(state->progress_type);
 
-    if (tuple && set_item(tuple, 0, PyUnicode_FromString(figures->target)) &&
-        set_item(tuple, 1, PyBool_FromLong(figures->active)) &&
-        set_item(tuple, 2, PyBool_FromLong(figures->ready)) &&
-        set_item(tuple, 3, PyLong_FromUnsignedLongLong(figures->current)) &&
-        set_item(tuple, 4, PyLong_FromUnsignedLongLong(figures->end)))
+    if (tuple && convert_set_item(tuple, 0, PyUnicode_FromString(figures->target)) &&
+        convert_set_item(tuple, 1, PyBool_FromLong(figures->active)) &&
+        convert_set_item(tuple, 2, PyBool_FromLong(figures->ready)) &&
+        convert_set_item(tuple, 3, PyLong_FromUnsignedLongLong(figures->current)) &&
+        convert_set_item(tuple, 4, PyLong_FromUnsignedLongLong(figures->end)))
         return g_steal_pointer(&tuple);
     return NULL;
 }
@@ -119,21 +111,14 @@ tuples_from_progress(const ModuleState *state, const GArray *figures)
     return g_steal_pointer(&all);
 }
 
-static int
-add_type(PyObject *module, PyStructSequence_Desc *desc, PyTypeObject **type)
-{
-    *type = PyStructSequence_NewType(desc);
-    return *type ? PyModule_AddType(module, *type) : -1;
-}
-
 int
 tuples_setup_types(PyObject *module)
 {
     ModuleState *state = module_get_state(module);
 
-    if (add_type(module, &disk_desc, &state->disk_type) < 0)
+    if (convert_add_type(module, &disk_desc, &state->disk_type) < 0)
         return -1;
-    return add_type(module, &progress_desc, &state->progress_type);
+    return convert_add_type(module, &progress_desc, &state->progress_type);
 }
 
 PyObject *
