@@ -3,21 +3,22 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import contextlib
 import os
 import pathlib
 import pickle
 import shutil
 import subprocess
-import xml.etree.ElementTree as ET
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import libvirt
 import pytest
 
 import virmirror
 from support.guest import Guest
-from support.storage import is_written_to
-from virmirror import embed, migration, testguest
+from support.storage import tmpfs
+from virmirror import _core, embed, migration, testguest
 
 pytestmark = pytest.mark.qemu
 
@@ -272,33 +273,112 @@ def test_all_findings_come_at_once(make_guest: Callable[..., Guest]) -> None:
         assert words in text
 
 
-def test_two_guests_on_one_base_copy_it_once(host: embed.Host, tmp_path: pathlib.Path) -> None:
-    path1, path2 = tmp_path / "path1", tmp_path / "path2"
+@pytest.fixture
+def twins(host: embed.Host, tmp_path: pathlib.Path) -> Iterator[list[libvirt.virDomain]]:
+    """Two guests on one base in ``path1``, each with a top of its own."""
+    path1 = tmp_path / "path1"
     path1.mkdir()
-    path2.mkdir()
-    base, _ = testguest.make_chain(path1, ["common", "first.qcow2"])
-    doms, serials = [], []
-    for name in ("first", "second"):
-        top = path1 / f"{name}.qcow2"
-        if not top.exists():
-            command = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", base.name]
-            subprocess.run([*command, top], check=True)
-        serials.append(tmp_path / f"{name}.serial")
-        doms.append(host.start(testguest.domain_xml(name, [top], serials[-1])))
-    try:
-        reports = [virmirror.migrate(dom, {"vda": path2}) for dom in doms]
-        methods = [
-            {os.path.basename(layer.destination): layer.method for layer in report.layers}
-            for report in reports
-        ]
-        assert methods[0]["common"] != "none"
-        assert methods[1]["common"] == "none"
-        for dom in doms:
-            sources = ET.fromstring(dom.XMLDesc()).findall(".//source[@file]")
-            files = [source.get("file", "") for source in sources]
-            assert not any(file.startswith(str(path1) + "/") for file in files)
-        assert is_written_to(path2 / "first.qcow2")
-    finally:
-        for dom in doms:
+    (tmp_path / "path2").mkdir()
+    _, first = testguest.make_chain(path1, ["common", "first.qcow2"], data=24 * testguest.MIB)
+    second = path1 / "second.qcow2"
+    shutil.copyfile(first, second)
+    doms = [
+        host.start(testguest.domain_xml(top.stem, [top], tmp_path / f"{top.stem}.serial"))
+        for top in (first, second)
+    ]
+    yield doms
+    for dom in doms:
+        if dom.isActive():
             dom.destroy()
-            dom.undefine()
+        dom.undefine()
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_two_guests_on_one_base_copy_it_once(
+    twins: list[libvirt.virDomain], tmp_path: pathlib.Path, at_once: bool
+) -> None:
+    path2 = tmp_path / "path2"
+    with concurrent.futures.ThreadPoolExecutor(2 if at_once else 1) as pool:
+        reports = list(pool.map(lambda dom: virmirror.migrate(dom, {"vda": path2}), twins))
+    copies = [
+        layer
+        for report in reports
+        for layer in report.layers
+        if layer.destination == str(path2 / "common")
+    ]
+    assert sorted(layer.method == "none" for layer in copies) == [False, True]
+    assert sorted(path.name for path in path2.iterdir()) == [
+        "common",
+        "first.qcow2",
+        "second.qcow2",
+    ]
+    shutil.rmtree(tmp_path / "path1")
+    for dom in twins:
+        serial = tmp_path / f"{dom.name()}.serial"
+        testguest.wait_for_writes(serial, 20)
+        dom.destroy()
+        testguest.check(path2 / f"{dom.name()}.qcow2", serial)
+
+
+def test_undo_leaves_the_base_to_the_migration_that_uses_it(
+    twins: list[libvirt.virDomain], tmp_path: pathlib.Path
+) -> None:
+    path2 = tmp_path / "path2"
+    one, other = twins
+
+    def fail_late(progress: virmirror.Progress) -> None:
+        if progress.phase == "copy":
+            # the other guest has moved onto the base that this migration has copied
+            virmirror.migrate(other, {"vda": path2})
+            raise RuntimeError("no more")
+
+    with pytest.raises(RuntimeError, match="no more"):
+        virmirror.migrate(one, {"vda": path2}, on_progress=fail_late)
+    assert sorted(path.name for path in path2.iterdir()) == ["common", "second.qcow2"]
+    testguest.wait_for_writes(tmp_path / "second.serial", 20)
+    other.destroy()
+    testguest.check(path2 / "second.qcow2", tmp_path / "second.serial")
+
+
+@pytest.fixture
+def small(tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A folder on a file system of 8 MiB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    with tmpfs(folder, 8 * testguest.MIB):
+        yield folder
+
+
+def test_new_storage_without_room_is_found_before_anything_is_done(
+    make_guest: Callable[..., Guest], small: pathlib.Path
+) -> None:
+    guest = make_guest(data=16 * testguest.MIB)
+    with pytest.raises(virmirror.StorageError, match="bytes free"):
+        virmirror.plan(guest.dom, {"vda": small})
+    assert list(small.iterdir()) == []
+
+
+def test_new_storage_that_runs_full_has_all_undone(guest: Guest, small: pathlib.Path) -> None:
+    with guest.resting():
+        before = guest.state()
+
+    def fill_up(progress: virmirror.Progress) -> None:
+        if progress.phase == "copy" and progress.path is None:
+            with (small / "filler").open("wb") as file, contextlib.suppress(OSError):
+                while True:
+                    file.write(bytes(65536))
+
+    with pytest.raises(virmirror.MirrorError) as caught:
+        virmirror.migrate(guest.dom, {"vda": small}, on_progress=fill_up)
+    assert "the migration was undone: the guest is where it was before" in caught.value.__notes__
+    assert [path.name for path in small.iterdir()] == ["filler"]
+    check_untouched(guest, before)
+
+
+def test_copy_that_is_in_use_by_a_guest_is_never_removed(guest: Guest) -> None:
+    """A file that a QEMU only reads from: the base that a guest runs on."""
+    base = guest.path1 / "common"
+    status = base.stat()
+    with pytest.raises(virmirror.BusyError, match="a QEMU has it open"):
+        _core._remove_file(base, status.st_dev, status.st_ino)
+    assert base.exists()
