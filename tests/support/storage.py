@@ -188,17 +188,23 @@ def denied(path: pathlib.Path, permission: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _once(
-    condition: Callable[[], bool], fault: Callable[[], AbstractContextManager[None]]
+    condition: Callable[[], bool],
+    fault: Callable[[], AbstractContextManager[None]],
+    over: Callable[[], bool] = lambda: False,
 ) -> Iterator[None]:
-    """Inject the fault as soon as the condition holds, to the end of the context."""
+    """Inject the fault, once, as soon as the condition holds.
+
+    It lasts to the end of the context, or until it is ``over``.
+    """
     ended = threading.Event()
 
     def watch() -> None:
-        while not ended.is_set():
-            if condition():
-                with fault():
-                    ended.wait()
-            time.sleep(0.0005)
+        while not condition():
+            if ended.wait(0.0005):
+                return
+        with fault():
+            while not (over() or ended.wait(0.0005)):
+                pass
 
     thread = threading.Thread(target=watch)
     thread.start()
@@ -212,9 +218,20 @@ def _once(
 def denied_once_written(
     path: pathlib.Path, permission: int, awaited: pathlib.Path
 ) -> AbstractContextManager[None]:
-    """The same from the moment on that a QEMU writes to the image ``awaited``."""
+    """The same while a QEMU writes to the image ``awaited``."""
+
+    def is_awaited() -> bool:
+        try:
+            return is_written_to(awaited)
+        except FileNotFoundError:
+            return False
+
     # whoever creates them takes locks, too, but the awaited one comes first
-    return _once(lambda: path.exists() and is_written_to(awaited), lambda: denied(path, permission))
+    return _once(
+        lambda: path.exists() and is_awaited(),
+        lambda: denied(path, permission),
+        lambda: not is_awaited(),
+    )
 
 
 @contextlib.contextmanager
