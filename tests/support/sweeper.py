@@ -85,7 +85,7 @@ def play_return(guest: Guest, shim: ctypes.CDLL) -> None:
     try:
         mirror.pivot()
     except virmirror.MirrorError:
-        mirror.abort()
+        mirror.abort(timeout=120)  # the guest may be faster than the mirror for long
 
 
 def play_recover(guest: Guest, shim: ctypes.CDLL) -> None:
