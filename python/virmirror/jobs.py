@@ -133,6 +133,10 @@ class Job:
             os.close(self._lock)
         self._lock = -1
 
+    def note(self, **changes: Any) -> None:
+        """Change these members, which the next `save` will write."""
+        self.state = dataclasses.replace(self.state, **changes)
+
     def save(self, **changes: Any) -> None:
         """Change these members, and write all of it to disk. Raises StorageError."""
         state = dataclasses.replace(self.state, **changes)
@@ -259,7 +263,12 @@ def _load(path: pathlib.Path) -> State:
 
 
 def _store(path: pathlib.Path, text: str) -> None:
-    """Replace the file as a whole, and have it on disk."""
+    """Replace the file as a whole, and have it on disk.
+
+    When the host loses power a moment later, it may be the one that was there
+    before; then no guest runs any more that it could be wrong about.
+    """
+    is_new = not path.exists()
     temporary = path.with_suffix(".new")
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
     with open(os.open(temporary, flags, 0o600), "w", encoding="utf-8") as file:
@@ -267,6 +276,8 @@ def _store(path: pathlib.Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
+    if not is_new:
+        return
     home = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(home)

@@ -85,7 +85,12 @@ class Store:
                 return
             os.close(fd)
             if os.path.lexists(layer.destination):
-                self._copy(layer)
+                try:
+                    self._copy(layer)
+                except BusyError:
+                    # who has completed it just now may run a guest on it already
+                    if _core._copy_state(layer.source, layer.destination) != "fits":
+                        raise
 
     def sweep(self, path: str) -> None:
         """Remove the temporary name of a copy that a run which died has left."""
@@ -194,7 +199,7 @@ class Store:
         noted = self._job.state.layers
         if all(one.destination != layer.destination for one in noted):
             one = LayerReport(layer.source, layer.destination, copied, seconds, checksum, method)
-            self._job.save(layers=(*noted, one))
+            self._job.note(layers=(*noted, one))
 
     def _check_source(self, layer: LayerPlan) -> None:
         status = os.stat(layer.source)
@@ -210,9 +215,7 @@ class Store:
 
 def _make_empty(path: str) -> None:
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    fd = os.open(path, flags, 0o600)
-    os.fsync(fd)
-    os.close(fd)
+    os.close(os.open(path, flags, 0o600))
 
 
 def _sync_folder(path: str) -> None:

@@ -476,7 +476,7 @@ class _Migration:
         others = [one for one in self._job.state.spent if one.name != phase]
         for one in before:
             spent = PhaseReport(phase, spent.seconds + one.seconds, spent.bytes + one.bytes)
-        self._job.save(spent=(*others, spent))
+        self._job.note(spent=(*others, spent))
 
     def _tell(self, progress: Progress) -> None:
         if self._on_progress is not None:

@@ -18,7 +18,7 @@ import pytest
 import virmirror
 from support.guest import Guest
 from support.storage import tmpfs
-from virmirror import _core, embed, migration, testguest
+from virmirror import _core, embed, layers, migration, testguest
 
 pytestmark = pytest.mark.qemu
 
@@ -318,6 +318,26 @@ def test_two_guests_on_one_base_copy_it_once(
         testguest.wait_for_writes(serial, 20)
         dom.destroy()
         testguest.check(path2 / f"{dom.name()}.qcow2", serial)
+
+
+def test_base_that_was_completed_and_taken_into_use_meanwhile_is_used(
+    twins: list[libvirt.virDomain], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path2 = tmp_path / "path2"
+    one, other = twins
+    virmirror.migrate(other, {"vda": path2})
+    # what was seen before the other migration had copied it, and its guest run on it
+    judge = layers.Store._is_filled
+    seen: list[str] = []
+
+    def judge_late(store: layers.Store, layer: virmirror.LayerPlan) -> bool:
+        seen.append(layer.destination)
+        return judge(store, layer) if len(seen) > 1 else False
+
+    monkeypatch.setattr(layers.Store, "_is_filled", judge_late)
+    report = virmirror.migrate(one, {"vda": path2})
+    assert seen[:2] == [str(path2 / "common")] * 2
+    assert {layer.method for layer in report.layers if layer.destination == seen[0]} == {"none"}
 
 
 def test_undo_leaves_the_base_to_the_migration_that_uses_it(
