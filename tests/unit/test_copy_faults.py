@@ -122,6 +122,8 @@ def test_second_copy_goes_on_when_the_first_has_failed(source, destination):
 
 def test_waiting_for_the_lock_can_be_cancelled_and_harms_nothing(source, destination):
     first = virmirror.Copy.start(source, destination, bandwidth=SLOW)
+    while first.progress().end == 0:  # it has the lock by then
+        time.sleep(0.01)
     second = virmirror.Copy.start(source, destination, overwrite=True)
     with pytest.raises(virmirror.MirrorTimeoutError):
         second.wait(timeout=0.3)
