@@ -34,6 +34,7 @@ __all__ = [
     "PhaseReport",
     "State",
     "libvirt_domain",
+    "sync_folder",
     "unfinished",
 ]
 
@@ -276,13 +277,17 @@ def _store(path: pathlib.Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
-    if not is_new:
-        return
-    home = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    if is_new:
+        sync_folder(path.parent)
+
+
+def sync_folder(path: str | os.PathLike[str]) -> None:
+    """Have the names of new files in a folder on disk. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(home)
+        os.fsync(fd)
     finally:
-        os.close(home)
+        os.close(fd)
 
 
 def _drop_old(home: pathlib.Path) -> None:

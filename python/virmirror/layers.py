@@ -19,7 +19,7 @@ from typing import TypeAlias
 
 from . import _core
 from .errors import BusyError, DivergedError
-from .jobs import Created, Job, LayerReport
+from .jobs import Created, Job, LayerReport, sync_folder
 from .planning import LayerPlan, Plan
 
 __all__ = ["Store"]
@@ -129,7 +129,7 @@ class Store:
         self._job.save(created=(*others, Created(path, status.st_dev, status.st_ino)))
         try:
             os.link(temporary, path, follow_symlinks=False)
-            _sync_folder(path)
+            sync_folder(os.path.dirname(path))
         except FileExistsError as error:
             self._job.save(created=others)
             if make is not _make_empty:
@@ -216,15 +216,6 @@ class Store:
 def _make_empty(path: str) -> None:
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     os.close(os.open(path, flags, 0o600))
-
-
-def _sync_folder(path: str) -> None:
-    """Have the name of a new file on disk."""
-    fd = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _open(path: str) -> int:

@@ -290,7 +290,6 @@ class _Migration:
     def _is_over(self) -> bool:
         """Settle what an earlier run has left; whether the cut-over was made."""
         if self._job.is_new():
-            self._job.save()
             return False
         found = recovery.inspect(self._dom)
         if found.snapshot is not None:
@@ -405,7 +404,7 @@ class _Migration:
 
     def _choose(self, disk: DiskPlan) -> str:
         """How the chain is to get short; what was begun stays."""
-        chosen = dict(one.split("=", 1) for one in self._job.state.collapse)
+        chosen = self._chosen()
         if disk.target not in chosen:
             how: str = self._plan.collapse
             if how == "auto":
@@ -414,6 +413,10 @@ class _Migration:
             chosen[disk.target] = how
             self._job.save(collapse=tuple(f"{target}={how}" for target, how in chosen.items()))
         return chosen[disk.target]
+
+    def _chosen(self) -> dict[str, str]:
+        """What was chosen so far, by target name."""
+        return dict(one.split("=", 1) for one in self._job.state.collapse)
 
     def _clean(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Remove what is not needed any more; what was, and what could not be."""
@@ -432,7 +435,7 @@ class _Migration:
 
     def _finish(self, removed: tuple[str, ...], left: tuple[str, ...]) -> Report:
         chains = _core._disk_chains(self._dom)
-        chosen = dict(one.split("=", 1) for one in self._job.state.collapse)
+        chosen = self._chosen()
         report = Report(
             plan=self._plan.id,
             domain=self._plan.domain,
