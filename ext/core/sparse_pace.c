@@ -15,15 +15,15 @@ typedef struct {
 
 /* From the gentlest on; each has twice as much under way as the one before. */
 static const Level level_table[] = {
-    {2, 128 * KIB}, {2, 256 * KIB}, {4, 256 * KIB},
-    {4, 512 * KIB}, {8, 512 * KIB}, {8, 1024 * KIB},
+    {1, 128 * KIB}, {1, 256 * KIB}, {1, 512 * KIB},
+    {2, 512 * KIB}, {4, 512 * KIB}, {4, 1024 * KIB},
 };
 
 #define LEVEL_ALONE   (G_N_ELEMENTS(level_table) - 1)
-#define LEVEL_COMPANY 1 /* at most, while there is somebody else */
-#define LEVEL_UNKNOWN 2 /* at most, where that cannot be told */
+#define LEVEL_COMPANY 2 /* at most, while there is somebody else */
+#define LEVEL_UNKNOWN 3 /* at most, where that cannot be told */
 
-static const Level full_level = {16, 1024 * KIB};
+static const Level full_level = {8, 1024 * KIB};
 
 /* How long to keep still, and how often. */
 #define STILL_TIME     (8 * MS)
@@ -33,10 +33,24 @@ static const Level full_level = {16, 1024 * KIB};
  * does by itself. */
 #define COMPANY_REQUESTS 2
 
+/* In company the storage is kept busy for so long, and then left alone for
+ * PAUSE_SHARE of the time that it was; what others ask of it meanwhile is served
+ * between the requests, which makes that more than a half. */
+#define BURST_TIME  (MS / 2)
+#define PAUSE_SHARE 0.4
+#define PAUSE_MAX   (50 * MS)
+
 /* How often the level changes by one, up or down. */
 #define STEP_INTERVAL (20 * MS)
 
-/* Requests that take so much longer than they did are queued behind others. */
+/* A request in company is to take no longer than BEARABLE_TIME µs, or than
+ * BEARABLE_FACTOR times what the storage takes for the smallest ones. */
+#define BEARABLE_TIME   500.0
+#define BEARABLE_FACTOR 1.5
+#define FINE_SHARE      0.8 /* of it: so far the level may still rise */
+
+/* Where nobody can be seen: requests that take so much longer than they did are
+ * queued behind others. */
 #define SLOW_FACTOR 2.0
 #define FINE_FACTOR 1.4
 
@@ -53,6 +67,8 @@ struct VmrSparsePacer {
     guint level;
     gint64 next_step;  /* µs: when the level may change again */
     guint active;      /* requests under way */
+    gint64 changed;    /* µs: since when there are any, or none */
+    gint64 owed;       /* µs: to be left to others from then on */
     double mean;       /* µs that requests of this level take, 0: not known */
     double best[G_N_ELEMENTS(level_table)]; /* the least that it has been */
 };
@@ -67,7 +83,6 @@ vmr_sparse_pacer_new(VmrSparsePace pace, VmrDiskload *load)
     pacer->load = load;
     pacer->phase = load ? PHASE_DRAIN : PHASE_RUN;
     pacer->phase_end = G_MAXINT64;
-    pacer->level = LEVEL_COMPANY;
     return pacer;
 }
 
@@ -125,8 +140,11 @@ end_still(VmrSparsePacer *pacer, gint64 now)
     pacer->company = done - pacer->done + under_way >= COMPANY_REQUESTS;
     pacer->phase = PHASE_RUN;
     pacer->phase_end = now + STILL_INTERVAL;
-    if (pacer->company && pacer->level > LEVEL_COMPANY)
-        set_level(pacer, LEVEL_COMPANY, now);
+    pacer->owed = 0;
+    if (!pacer->company)
+        set_level(pacer, LEVEL_ALONE, now);
+    else if (pacer->level > LEVEL_COMPANY)
+        set_level(pacer, 0, now);
 }
 
 static void
@@ -148,58 +166,70 @@ next_phase(VmrSparsePacer *pacer, gint64 now)
         begin_still(pacer, now);
 }
 
-/* As far as the level may rise by itself. */
-static guint
-highest_level(const VmrSparsePacer *pacer)
-{
-    if (!pacer->load)
-        return LEVEL_UNKNOWN;
-    return pacer->company ? LEVEL_COMPANY : LEVEL_ALONE;
-}
-
-/* Rise or fall by one. Alone, how long a request takes is the copy's own doing,
- * and no reason to fall. */
+/* Rise or fall by one, as the requests of this level bear it. */
 static void
 step(VmrSparsePacer *pacer, gint64 now)
 {
+    guint highest = pacer->load ? LEVEL_COMPANY : LEVEL_UNKNOWN;
     double best = pacer->best[pacer->level];
-    gboolean alone = pacer->load && !pacer->company;
-    gboolean known = pacer->mean > 0;
+    double slow = SLOW_FACTOR * best;
+    double fine = FINE_FACTOR * best;
 
-    if (now < pacer->next_step || pacer->phase != PHASE_RUN)
+    if (pacer->load) {
+        slow = MAX(BEARABLE_TIME, BEARABLE_FACTOR * pacer->best[0]);
+        fine = FINE_SHARE * slow;
+    }
+    if (now < pacer->next_step || pacer->mean <= 0)
         return;
-    if (!alone && known && pacer->level > 0 &&
-        pacer->mean > SLOW_FACTOR * best)
+    if (pacer->mean > slow && pacer->level > 0)
         set_level(pacer, pacer->level - 1, now);
-    else if (pacer->level < highest_level(pacer) &&
-             (alone || (known && pacer->mean < FINE_FACTOR * best)))
+    else if (pacer->mean < fine && pacer->level < highest)
         set_level(pacer, pacer->level + 1, now);
 }
 
-void
+/* For how long the storage is still to be left to others. */
+static gint64
+pause_left(const VmrSparsePacer *pacer, gint64 now)
+{
+    gint64 since = now - pacer->changed;
+
+    if (pacer->active == 0)
+        return MAX(pacer->owed - since, 0);
+    return since < BURST_TIME ? 0 : BURST_TIME;
+}
+
+gint64
 vmr_sparse_pacer_get(VmrSparsePacer *pacer, gint64 now, guint *depth,
                      guint *block)
 {
     const Level *level = &full_level;
-    gboolean still = FALSE;
+    gint64 pause = 0;
 
     pthread_mutex_lock(&pacer->mutex);
     if (pacer->pace == VMR_SPARSE_PACE_AUTO) {
         next_phase(pacer, now);
-        step(pacer, now);
-        still = pacer->phase != PHASE_RUN;
+        if (pacer->phase != PHASE_RUN)
+            pause = MS;
+        else if (pacer->company)
+            pause = pause_left(pacer, now);
+        if (pacer->phase == PHASE_RUN && (pacer->company || !pacer->load))
+            step(pacer, now);
         level = &level_table[pacer->level];
     }
     pthread_mutex_unlock(&pacer->mutex);
-    *depth = still ? 0 : level->depth;
+    *depth = level->depth;
     *block = level->block;
+    return pause;
 }
 
 void
-vmr_sparse_pacer_begin(VmrSparsePacer *pacer)
+vmr_sparse_pacer_begin(VmrSparsePacer *pacer, gint64 now)
 {
     pthread_mutex_lock(&pacer->mutex);
-    pacer->active++;
+    if (pacer->active++ == 0) {
+        pacer->owed = MAX(pacer->owed - (now - pacer->changed), 0);
+        pacer->changed = now;
+    }
     pthread_mutex_unlock(&pacer->mutex);
 }
 
@@ -208,7 +238,11 @@ vmr_sparse_pacer_end(VmrSparsePacer *pacer, guint bytes, gint64 latency,
                      gint64 now)
 {
     pthread_mutex_lock(&pacer->mutex);
-    pacer->active--;
+    if (--pacer->active == 0) {
+        pacer->owed += (gint64)(PAUSE_SHARE * (double)(now - pacer->changed));
+        pacer->owed = MIN(pacer->owed, PAUSE_MAX);
+        pacer->changed = now;
+    }
     /* shorter requests, of the last level or of a short extent, tell nothing */
     if (bytes == level_table[pacer->level].block) {
         double *best = &pacer->best[pacer->level];

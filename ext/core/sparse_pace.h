@@ -5,11 +5,13 @@
  * sparse_pace: how much a copy may have under way at a moment, so that a guest
  * on the same storage is not starved, and how much per second at most.
  *
- * What a guest suffers from is the queue that it has to wait behind. So in pace
- * "auto" the queue is short while there is anybody else on the disks, and even
- * shorter when its own requests take longer than they did. Whether there is
- * anybody is found out by keeping still for some milliseconds, every now and
- * then, and seeing whether the disks do.
+ * What a guest suffers from is what it has to wait behind. So in pace "auto", while
+ * there is anybody else on the disks, there is one request under way, as long as
+ * the storage does it in half a millisecond, and then none for a part of what that
+ * took: half of the time is the guest's. Whether there is anybody is found out by
+ * keeping still for some milliseconds, every now and then, and seeing whether the
+ * disks do. Where the disks cannot be seen the queue is kept short while requests
+ * take longer than they did.
  */
 
 #include "diskload.h"
@@ -29,13 +31,13 @@ void vmr_sparse_pacer_free(VmrSparsePacer *pacer);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(VmrSparsePacer, vmr_sparse_pacer_free)
 
-/* How many requests of how many bytes may be under way at @now (µs, monotonic);
- * *@depth 0: none may be started in the next milliseconds. Any thread. */
-void vmr_sparse_pacer_get(VmrSparsePacer *pacer, gint64 now, guint *depth,
-                          guint *block);
+/* For how many µs nothing may be started yet at @now (µs, monotonic); and how many
+ * requests of how many bytes may be under way. Any thread. */
+gint64 vmr_sparse_pacer_get(VmrSparsePacer *pacer, gint64 now, guint *depth,
+                            guint *block);
 
-/* Tell that a request is made. Any thread. */
-void vmr_sparse_pacer_begin(VmrSparsePacer *pacer);
+/* Tell that a request is made at @now. Any thread. */
+void vmr_sparse_pacer_begin(VmrSparsePacer *pacer, gint64 now);
 
 /* Tell that a request for @bytes, which took @latency µs, has ended at @now, well
  * or not. Any thread. */

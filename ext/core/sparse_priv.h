@@ -107,6 +107,14 @@ VmrSparseRun vmr_sparse_threads_run(VmrSparseTransfer *transfer,
 /* The backend of threads with copy_file_range. */
 VmrSparseRun vmr_sparse_range_run(VmrSparseTransfer *transfer);
 
+/* Buffers of @size bytes, in huge pages where there are any: a request to or from
+ * them then has few segments, while one of 1 MiB in small pages has more than
+ * many a device takes at once, and is cut up. NULL: errno says why. */
+guint8 *vmr_sparse_buffers_new(gsize size);
+
+/* Free @buffers of @size bytes; NULL is fine. */
+void vmr_sparse_buffers_free(guint8 *buffers, gsize size);
+
 /* Read @len bytes at @offset, all of them; FALSE: errno says why, 0 that the
  * file ends before. */
 gboolean vmr_sparse_read_full(int fd, guint8 *data, gsize len, guint64 offset);

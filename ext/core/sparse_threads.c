@@ -11,12 +11,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
-#include <stdlib.h>
 #include <unistd.h>
 
 #include "sparse_priv.h"
 
-#define MAX_THREADS 16
+#define MAX_THREADS 8
 
 /* Through the page cache more threads only get into each other's way. */
 #define CACHED_THREADS 2
@@ -144,13 +143,13 @@ wait_for_turn(Worker *worker, guint *block)
         gint64 now = g_get_monotonic_time();
         guint depth;
         guint limited;
-        gint64 pause = vmr_sparse_limit_delay(transfer->limit, now, &limited);
+        gint64 limit = vmr_sparse_limit_delay(transfer->limit, now, &limited);
+        gint64 pause =
+            vmr_sparse_pacer_get(transfer->pacer, now, &depth, block);
 
-        vmr_sparse_pacer_get(transfer->pacer, now, &depth, block);
+        pause = MAX(pause, limit);
         *block = MIN(*block, limited);
-        if (depth == 0)
-            pause = MAX(pause, G_TIME_SPAN_MILLISECOND);
-        else if (worker->number >= depth)
+        if (worker->number >= depth)
             pause = MAX(pause, VMR_SPARSE_STOP_SLICE / 5);
         if (pause == 0)
             return TRUE;
@@ -174,13 +173,12 @@ worker_run(void *opaque)
         Step step;
 
         vmr_sparse_limit_charge(transfer->limit, range.length, begin);
-        vmr_sparse_pacer_begin(transfer->pacer);
+        vmr_sparse_pacer_begin(transfer->pacer, begin);
         step = worker->kind == KIND_RANGE ? copy_in_kernel(worker, range)
                                           : copy_through_buffer(worker, range);
         end = g_get_monotonic_time();
-        /* two requests, one after the other */
-        vmr_sparse_pacer_end(transfer->pacer, (guint)range.length,
-                             (end - begin) / 2, end);
+        vmr_sparse_pacer_end(transfer->pacer, (guint)range.length, end - begin,
+                             end);
         if (step != STEP_DONE)
             break;
     }
@@ -190,11 +188,11 @@ worker_run(void *opaque)
 static gboolean
 worker_start(Worker *worker)
 {
-    worker->buffer = aligned_alloc(VMR_SPARSE_BLOCK, VMR_SPARSE_MAX_BLOCK);
+    worker->buffer = vmr_sparse_buffers_new(VMR_SPARSE_MAX_BLOCK);
     if (worker->buffer &&
         pthread_create(&worker->thread, NULL, worker_run, worker) == 0)
         return TRUE;
-    free(worker->buffer);
+    vmr_sparse_buffers_free(worker->buffer, VMR_SPARSE_MAX_BLOCK);
     return FALSE;
 }
 
@@ -218,7 +216,7 @@ run(VmrSparseTransfer *transfer, Kind kind, guint n)
                                  transfer->source, 0);
     for (guint i = 0; i < started; i++) {
         pthread_join(workers[i].thread, NULL);
-        free(workers[i].buffer);
+        vmr_sparse_buffers_free(workers[i].buffer, VMR_SPARSE_MAX_BLOCK);
     }
     return vmr_sparse_transfer_outcome(transfer);
 }

@@ -1,11 +1,16 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
+#define _GNU_SOURCE 1 /* madvise */
+
 #include <errno.h>
 #include <libvirt/virterror.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "error.h"
 #include "sparse_priv.h"
+
+#define HUGE_PAGE (2u * 1024u * 1024u)
 
 gboolean
 vmr_sparse_is_refusal(int errnum)
@@ -155,6 +160,32 @@ vmr_sparse_transfer_outcome(VmrSparseTransfer *transfer)
     transfer->exhausted = FALSE;
     pthread_mutex_unlock(&transfer->mutex);
     return run;
+}
+
+guint8 *
+vmr_sparse_buffers_new(gsize size)
+{
+    gsize mapped = size + HUGE_PAGE;
+    guint8 *mapping = mmap(NULL, mapped, PROT_READ | PROT_WRITE,
+                           MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    gsize before;
+
+    if (mapping == MAP_FAILED)
+        return NULL;
+    before = -GPOINTER_TO_SIZE(mapping) % HUGE_PAGE;
+    if (before > 0)
+        munmap(mapping, before);
+    munmap(mapping + before + size, mapped - before - size);
+    /* refused where they are switched off: small pages do, too */
+    (void)madvise(mapping + before, size, MADV_HUGEPAGE);
+    return mapping + before;
+}
+
+void
+vmr_sparse_buffers_free(guint8 *buffers, gsize size)
+{
+    if (buffers)
+        munmap(buffers, size);
 }
 
 gboolean

@@ -16,14 +16,17 @@
 #include "sparse_priv.h"
 
 /* Big slots for long extents, and more of small ones, so that as much is under
- * way where all extents are short: 22 MiB in all, used as far as needed. */
-#define BIG_SLOTS   16
-#define SMALL_SLOTS 48
+ * way where all extents are short: 12 MiB in all, used as far as needed. */
+#define BIG_SLOTS   8
+#define SMALL_SLOTS 32
 #define SLOTS       (BIG_SLOTS + SMALL_SLOTS)
 #define SMALL_BLOCK (VMR_SPARSE_MAX_BLOCK / 8)
 #define BUFFERS     (BIG_SLOTS * VMR_SPARSE_MAX_BLOCK + SMALL_SLOTS * SMALL_BLOCK)
 
 #define PAGE 4096
+
+/* So many requests are handed over at a time. */
+#define BATCH 4
 
 typedef enum { SLOT_FREE, SLOT_READING, SLOT_WRITING } SlotState;
 
@@ -54,12 +57,11 @@ ring_open(Ring *ring, VmrSparseTransfer *transfer)
     gsize used = 0;
 
     ring->transfer = transfer;
-    ring->buffers = mmap(NULL, BUFFERS, PROT_READ | PROT_WRITE,
-                         MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (ring->buffers == MAP_FAILED)
+    ring->buffers = vmr_sparse_buffers_new(BUFFERS);
+    if (!ring->buffers)
         return FALSE;
     if (io_uring_queue_init(SLOTS, &ring->uring, 0) < 0) {
-        munmap(ring->buffers, BUFFERS);
+        vmr_sparse_buffers_free(ring->buffers, BUFFERS);
         return FALSE;
     }
     for (guint i = 0; i < SLOTS; i++) {
@@ -84,7 +86,7 @@ ring_close(Ring *ring)
     if (ring->mapping)
         munmap(ring->mapping, ring->transfer->size);
     io_uring_queue_exit(&ring->uring);
-    munmap(ring->buffers, BUFFERS);
+    vmr_sparse_buffers_free(ring->buffers, BUFFERS);
 }
 
 /* Whether all of @range is in the page cache. */
@@ -128,7 +130,7 @@ begin_request(Ring *ring, Slot *slot, SlotState state)
     slot->state = state;
     slot->done = 0;
     slot->started = g_get_monotonic_time();
-    vmr_sparse_pacer_begin(ring->transfer->pacer);
+    vmr_sparse_pacer_begin(ring->transfer->pacer, slot->started);
     queue_request(ring, slot);
 }
 
@@ -214,12 +216,12 @@ fill(Ring *ring, gint64 *delay)
         guint depth;
         guint block;
         guint limited;
-        gint64 pause = vmr_sparse_limit_delay(transfer->limit, now, &limited);
+        gint64 limit = vmr_sparse_limit_delay(transfer->limit, now, &limited);
+        gint64 pause =
+            vmr_sparse_pacer_get(transfer->pacer, now, &depth, &block);
         Slot *slot = find_free_slot(ring);
 
-        vmr_sparse_pacer_get(transfer->pacer, now, &depth, &block);
-        if (depth == 0)
-            pause = MAX(pause, G_TIME_SPAN_MILLISECOND);
+        pause = MAX(pause, limit);
         if (pause > 0)
             *delay = MIN(*delay, pause);
         if (pause > 0 || !slot || ring->bytes >= (guint64)depth * block)
@@ -229,6 +231,10 @@ fill(Ring *ring, gint64 *delay)
             break;
         vmr_sparse_limit_charge(transfer->limit, range.length, now);
         start_slot(ring, slot, range);
+        /* while the next one is taken from the page cache, the device works; a
+         * refusal comes again when all is handed over */
+        if (io_uring_sq_ready(&ring->uring) >= BATCH)
+            (void)io_uring_submit(&ring->uring);
     }
 }
 

@@ -7,6 +7,11 @@
 #define KIB 1024u
 #define MS  G_TIME_SPAN_MILLISECOND
 
+/* What may be under way. */
+#define ALONE    (4 * 1024 * KIB)
+#define COMPANY  (512 * KIB)
+#define GENTLEST (128 * KIB)
+
 /* A disk whose counters the test writes. */
 typedef struct {
     char *folder;
@@ -53,31 +58,40 @@ pacer_for(const Disk *disk)
     return vmr_sparse_pacer_new(VMR_SPARSE_PACE_AUTO, load);
 }
 
-/* Bytes that may be under way at @now. */
+/* Bytes that may be under way at @now, 0: nothing may be started. */
 static guint
 window(VmrSparsePacer *pacer, gint64 now)
 {
     guint depth;
     guint block;
 
-    vmr_sparse_pacer_get(pacer, now, &depth, &block);
+    if (vmr_sparse_pacer_get(pacer, now, &depth, &block) > 0)
+        return 0;
     return depth * block;
 }
 
-/* Have requests of @latency µs from *@now on for @duration, one at a time. */
-static void
+/* Have requests of @latency µs from *@now on for @duration, one at a time, as soon
+ * as they may be started. The µs that they took in all. */
+static gint64
 work(VmrSparsePacer *pacer, gint64 *now, gint64 duration, gint64 latency)
 {
-    for (gint64 end = *now + duration; *now < end; *now += latency) {
+    gint64 busy = 0;
+
+    for (gint64 end = *now + duration; *now < end;) {
         guint depth;
         guint block;
+        gint64 pause = vmr_sparse_pacer_get(pacer, *now, &depth, &block);
 
-        vmr_sparse_pacer_get(pacer, *now, &depth, &block);
-        if (depth == 0)
+        if (pause > 0) {
+            *now += pause;
             continue;
-        vmr_sparse_pacer_begin(pacer);
-        vmr_sparse_pacer_end(pacer, block, latency, *now + latency);
+        }
+        vmr_sparse_pacer_begin(pacer, *now);
+        *now += latency;
+        busy += latency;
+        vmr_sparse_pacer_end(pacer, block, latency, *now);
     }
+    return busy;
 }
 
 static void
@@ -87,9 +101,9 @@ test_full_always_the_same(void)
         vmr_sparse_pacer_new(VMR_SPARSE_PACE_FULL, NULL);
     gint64 now = 1;
 
-    g_assert_cmpuint(window(pacer, now), ==, 16 * 1024 * KIB);
+    g_assert_cmpuint(window(pacer, now), ==, 8 * 1024 * KIB);
     work(pacer, &now, G_USEC_PER_SEC, 50 * MS);
-    g_assert_cmpuint(window(pacer, now), ==, 16 * 1024 * KIB);
+    g_assert_cmpuint(window(pacer, now), ==, 8 * 1024 * KIB);
 }
 
 static void
@@ -100,36 +114,8 @@ test_auto_begins_by_keeping_still(void)
 
     g_assert_cmpuint(window(pacer, 1), ==, 0);
     g_assert_cmpuint(window(pacer, 7 * MS), ==, 0);
-    g_assert_cmpuint(window(pacer, 9 * MS), ==, 2 * 256 * KIB);
+    g_assert_cmpuint(window(pacer, 9 * MS), ==, ALONE);
     g_assert_false(vmr_sparse_pacer_has_company(pacer));
-}
-
-static void
-test_auto_alone_rises_to_the_top(void)
-{
-    g_auto(Disk) disk = disk_new();
-    g_autoptr(VmrSparsePacer) pacer = pacer_for(&disk);
-    gint64 now = 1;
-
-    work(pacer, &now, 300 * MS, 2 * MS);
-    g_assert_cmpuint(window(pacer, now), ==, 8 * 1024 * KIB);
-}
-
-/* Requests for short extents tell nothing of how long one takes. */
-static void
-test_auto_alone_short_requests_rises(void)
-{
-    g_auto(Disk) disk = disk_new();
-    g_autoptr(VmrSparsePacer) pacer = pacer_for(&disk);
-    gint64 now = 1;
-
-    for (; now < 300 * MS; now += MS) {
-        if (window(pacer, now) == 0)
-            continue;
-        vmr_sparse_pacer_begin(pacer);
-        vmr_sparse_pacer_end(pacer, 64 * KIB, MS, now);
-    }
-    g_assert_cmpuint(window(pacer, now), ==, 8 * 1024 * KIB);
 }
 
 /* Alone, the longer queue is what makes requests take longer. */
@@ -142,7 +128,7 @@ test_auto_alone_slow_requests_stays(void)
 
     work(pacer, &now, 300 * MS, 1 * MS);
     work(pacer, &now, 100 * MS, 20 * MS);
-    g_assert_cmpuint(window(pacer, now), ==, 8 * 1024 * KIB);
+    g_assert_cmpuint(window(pacer, now), ==, ALONE);
 }
 
 static void
@@ -157,13 +143,62 @@ test_auto_company_comes_falls_and_goes_rises(void)
         now += MS;
     disk_set(&disk, 1010, 0); /* not ours: we keep still */
     now += 9 * MS;
-    g_assert_cmpuint(window(pacer, now), ==, 2 * 256 * KIB);
+    g_assert_cmpuint(window(pacer, now), ==, GENTLEST);
     g_assert_true(vmr_sparse_pacer_has_company(pacer));
-    work(pacer, &now, 450 * MS, 1 * MS);
-    g_assert_cmpuint(window(pacer, now), ==, 2 * 256 * KIB);
+    work(pacer, &now, 450 * MS, MS / 4);
+    g_assert_cmpuint(window(pacer, now + MS), ==, COMPANY);
     work(pacer, &now, 500 * MS, 1 * MS); /* the disk is still now */
     g_assert_false(vmr_sparse_pacer_has_company(pacer));
-    g_assert_cmpuint(window(pacer, now), ==, 8 * 1024 * KIB);
+    g_assert_cmpuint(window(pacer, now), ==, ALONE);
+}
+
+/* A pacer that has seen somebody else on @disk, at *@now. */
+static VmrSparsePacer *
+pacer_in_company(const Disk *disk, gint64 *now)
+{
+    VmrSparsePacer *pacer = pacer_for(disk);
+
+    g_assert_cmpuint(window(pacer, 1), ==, 0);
+    disk_set(disk, 1010, 0);
+    *now = 10 * MS;
+    g_assert_cmpuint(window(pacer, *now), ==, GENTLEST);
+    return pacer;
+}
+
+/* For the others: a part of the time, however long a request takes. */
+static void
+test_auto_company_leaves_time(void)
+{
+    static const gint64 latency_table[] = {60, 300, 3000, 20000};
+
+    for (gsize i = 0; i < G_N_ELEMENTS(latency_table); i++) {
+        g_auto(Disk) disk = disk_new();
+        gint64 now;
+        g_autoptr(VmrSparsePacer) pacer = pacer_in_company(&disk, &now);
+        gint64 begin = now;
+        gint64 busy = work(pacer, &now, 400 * MS, latency_table[i]);
+
+        g_assert_cmpint(busy, <, (now - begin) * 75 / 100);
+        g_assert_cmpint(busy, >, (now - begin) * 65 / 100);
+    }
+}
+
+/* Requests for short extents: many at once, but not for ever. */
+static void
+test_auto_company_busy_for_long_pauses(void)
+{
+    g_auto(Disk) disk = disk_new();
+    gint64 now;
+    g_autoptr(VmrSparsePacer) pacer = pacer_in_company(&disk, &now);
+
+    vmr_sparse_pacer_begin(pacer, now);
+    vmr_sparse_pacer_begin(pacer, now);
+    g_assert_cmpuint(window(pacer, now + MS / 4), >, 0);
+    vmr_sparse_pacer_end(pacer, 64 * KIB, MS / 4, now + MS / 4);
+    g_assert_cmpuint(window(pacer, now + MS), ==, 0);
+    vmr_sparse_pacer_end(pacer, 64 * KIB, MS, now + MS);
+    g_assert_cmpuint(window(pacer, now + MS + 390), ==, 0);
+    g_assert_cmpuint(window(pacer, now + MS + 410), >, 0);
 }
 
 /* A guest whose one request hangs in the queue has done none. */
@@ -183,15 +218,25 @@ static void
 test_auto_company_slow_requests_falls(void)
 {
     g_auto(Disk) disk = disk_new();
-    g_autoptr(VmrSparsePacer) pacer = pacer_for(&disk);
-    gint64 now = 9 * MS;
+    gint64 now;
+    g_autoptr(VmrSparsePacer) pacer = pacer_in_company(&disk, &now);
 
-    window(pacer, 1);
-    disk_set(&disk, 1010, 0);
-    work(pacer, &now, 100 * MS, 1 * MS);
-    g_assert_cmpuint(window(pacer, now), ==, 2 * 256 * KIB);
-    work(pacer, &now, 100 * MS, 5 * MS);
-    g_assert_cmpuint(window(pacer, now), ==, 2 * 128 * KIB);
+    work(pacer, &now, 100 * MS, MS / 4);
+    g_assert_cmpuint(window(pacer, now + MS), ==, COMPANY);
+    work(pacer, &now, 200 * MS, MS);
+    g_assert_cmpuint(window(pacer, now + MS), ==, GENTLEST);
+}
+
+/* Where already the smallest take long, somewhat bigger ones may, too. */
+static void
+test_auto_company_slow_storage_rises(void)
+{
+    g_auto(Disk) disk = disk_new();
+    gint64 now;
+    g_autoptr(VmrSparsePacer) pacer = pacer_in_company(&disk, &now);
+
+    work(pacer, &now, 200 * MS, 8 * MS);
+    g_assert_cmpuint(window(pacer, now + 4 * MS), ==, COMPANY);
 }
 
 /* What is under way would be counted as somebody else's. */
@@ -203,7 +248,7 @@ test_auto_still_only_when_drained(void)
     gint64 now = 1;
 
     work(pacer, &now, 100 * MS, 1 * MS);
-    vmr_sparse_pacer_begin(pacer);
+    vmr_sparse_pacer_begin(pacer, now);
     now += 600 * MS;
     g_assert_cmpuint(window(pacer, now), ==, 0);
     now += 100 * MS;
@@ -222,11 +267,11 @@ test_auto_unknown_disks_stays_gentle(void)
         vmr_sparse_pacer_new(VMR_SPARSE_PACE_AUTO, NULL);
     gint64 now = 1;
 
-    g_assert_cmpuint(window(pacer, now), ==, 2 * 256 * KIB);
+    g_assert_cmpuint(window(pacer, now), ==, GENTLEST);
     work(pacer, &now, G_USEC_PER_SEC, 1 * MS);
-    g_assert_cmpuint(window(pacer, now), ==, 4 * 256 * KIB);
+    g_assert_cmpuint(window(pacer, now), ==, 2 * 512 * KIB);
     work(pacer, &now, G_USEC_PER_SEC, 10 * MS);
-    g_assert_cmpuint(window(pacer, now), <, 4 * 256 * KIB);
+    g_assert_cmpuint(window(pacer, now), <, 2 * 512 * KIB);
 }
 
 /* Bytes that a limit of @rate lets go in one second from *@now on. */
@@ -320,16 +365,18 @@ main(int argc, char **argv)
                     test_full_always_the_same);
     g_test_add_func("/sparse_pace/auto_begins_by_keeping_still",
                     test_auto_begins_by_keeping_still);
-    g_test_add_func("/sparse_pace/auto_alone_rises_to_the_top",
-                    test_auto_alone_rises_to_the_top);
-    g_test_add_func("/sparse_pace/auto_alone_short_requests_rises",
-                    test_auto_alone_short_requests_rises);
     g_test_add_func("/sparse_pace/auto_alone_slow_requests_stays",
                     test_auto_alone_slow_requests_stays);
     g_test_add_func("/sparse_pace/auto_company_comes_falls_and_goes_rises",
                     test_auto_company_comes_falls_and_goes_rises);
     g_test_add_func("/sparse_pace/auto_requests_under_way_company",
                     test_auto_requests_under_way_company);
+    g_test_add_func("/sparse_pace/auto_company_leaves_time",
+                    test_auto_company_leaves_time);
+    g_test_add_func("/sparse_pace/auto_company_busy_for_long_pauses",
+                    test_auto_company_busy_for_long_pauses);
+    g_test_add_func("/sparse_pace/auto_company_slow_storage_rises",
+                    test_auto_company_slow_storage_rises);
     g_test_add_func("/sparse_pace/auto_company_slow_requests_falls",
                     test_auto_company_slow_requests_falls);
     g_test_add_func("/sparse_pace/auto_still_only_when_drained",
