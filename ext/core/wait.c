@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "error.h"
+#include "worker.h"
 
 /* How long a libvirt call may take unless the caller says otherwise. Calls
  * answer in milliseconds; one that needs this long hangs in a dead target. */
@@ -155,10 +156,10 @@ call_new(VmrWaitFunc func, gpointer data, GDestroyNotify destroy)
     return call;
 }
 
-static void *
-call_run(void *opaque)
+static void
+call_run(gpointer data)
 {
-    Call *call = opaque;
+    Call *call = data;
     GError *error = NULL;
     gboolean ok = call->func(call->data, &error);
 
@@ -169,35 +170,16 @@ call_run(void *opaque)
     /* can fail only if the counter were full, and then it is readable */
     (void)eventfd_write(call->done_fd, 1);
     call_unref(call);
-    return NULL;
 }
 
 static gboolean
 call_start(Call *call, GError **error)
 {
-    pthread_attr_t attr;
-    pthread_t thread;
-    sigset_t all;
-    sigset_t before;
-    int rc;
-
     if (call->done_fd < 0) {
         vmr_error_set_errno(error, EMFILE, "create", "eventfd");
         return FALSE;
     }
-    pthread_attr_init(&attr);
-    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-    /* signals are for the threads of the program that we are part of */
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    rc = pthread_create(&thread, &attr, call_run, call);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    pthread_attr_destroy(&attr);
-    if (rc != 0) {
-        vmr_error_set_errno(error, rc, "start", "thread");
-        return FALSE;
-    }
-    return TRUE;
+    return vmr_worker_run(call_run, call, error);
 }
 
 /* Wait until @call is done; TIMEOUT or CANCELLED if it is not in time. */

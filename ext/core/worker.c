@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+#include "worker.h"
+
+#include <pthread.h>
+#include <signal.h>
+
+#include "error.h"
+
+/* So many wait for work; what more there are end when theirs is done. */
+#define MAX_IDLE 4
+
+typedef struct Worker Worker;
+
+struct Worker {
+    Worker *next;          /* idle, too */
+    pthread_cond_t wanted; /* there is a func */
+    void (*func)(gpointer data);
+    gpointer data;
+};
+
+static pthread_mutex_t worker_mutex = PTHREAD_MUTEX_INITIALIZER;
+/* guarded by worker_mutex, and the Workers in it */
+static Worker *idle_list;
+static guint n_idle;
+
+/* A child has only the thread that forked. What the others were is left where it
+ * is: they had it from the parent's memory. */
+static void
+before_fork(void)
+{
+    pthread_mutex_lock(&worker_mutex);
+}
+
+static void
+after_fork(void)
+{
+    pthread_mutex_unlock(&worker_mutex);
+}
+
+static void
+after_fork_in_child(void)
+{
+    idle_list = NULL;
+    n_idle = 0;
+    pthread_mutex_unlock(&worker_mutex);
+}
+
+static void
+watch_forks(void)
+{
+    (void)pthread_atfork(before_fork, after_fork, after_fork_in_child);
+}
+
+/* Wait for work; FALSE: there are enough who do. */
+static gboolean
+wait_for_work(Worker *worker)
+{
+    gboolean waits;
+
+    pthread_mutex_lock(&worker_mutex);
+    waits = n_idle < MAX_IDLE;
+    if (waits) {
+        n_idle++;
+        worker->next = idle_list;
+        idle_list = worker;
+        worker->func = NULL;
+        while (!worker->func)
+            pthread_cond_wait(&worker->wanted, &worker_mutex);
+    }
+    pthread_mutex_unlock(&worker_mutex);
+    return waits;
+}
+
+static void *
+worker_run(void *opaque)
+{
+    Worker *worker = opaque;
+
+    do
+        worker->func(worker->data);
+    while (wait_for_work(worker));
+    pthread_cond_destroy(&worker->wanted);
+    g_free(worker);
+    return NULL;
+}
+
+/* Give the work to an idle worker; FALSE: there is none. */
+static gboolean
+hand_over(void (*func)(gpointer data), gpointer data)
+{
+    Worker *worker;
+
+    pthread_mutex_lock(&worker_mutex);
+    worker = idle_list;
+    if (worker) {
+        idle_list = worker->next;
+        n_idle--;
+        worker->data = data;
+        worker->func = func;
+        pthread_cond_signal(&worker->wanted);
+    }
+    pthread_mutex_unlock(&worker_mutex);
+    return worker != NULL;
+}
+
+static int
+start_thread(Worker *worker)
+{
+    pthread_attr_t attr;
+    pthread_t thread;
+    sigset_t all;
+    sigset_t before;
+    int rc;
+
+    pthread_attr_init(&attr);
+    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+    /* signals are for the threads of the program that we are part of */
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    rc = pthread_create(&thread, &attr, worker_run, worker);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attr);
+    return rc;
+}
+
+gboolean
+vmr_worker_run(void (*func)(gpointer data), gpointer data, GError **error)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    Worker *worker;
+    int rc;
+
+    pthread_once(&once, watch_forks);
+    if (hand_over(func, data))
+        return TRUE;
+    worker = g_new0(Worker, 1);
+    pthread_cond_init(&worker->wanted, NULL);
+    worker->func = func;
+    worker->data = data;
+    rc = start_thread(worker);
+    if (rc == 0)
+        return TRUE;
+    pthread_cond_destroy(&worker->wanted);
+    g_free(worker);
+    vmr_error_set_errno(error, rc, "start", "thread");
+    return FALSE;
+}

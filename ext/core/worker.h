@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * worker: threads that run one function after the other.
+ *
+ * A call that may hang runs in a thread of its own, which is then left behind. The
+ * calls that do not hang, nearly all, find the thread of the one before.
+ */
+
+#include <glib.h>
+
+G_BEGIN_DECLS
+
+/* Run @func with @data in a thread (with all signals blocked) that has nothing else
+ * to do: an idle one, or a new one. Any thread. Errors: IO. */
+gboolean vmr_worker_run(void (*func)(gpointer data), gpointer data,
+                        GError **error);
+
+G_END_DECLS
