@@ -25,6 +25,9 @@
 
 #define PAGE 4096
 
+/* At so many places it is looked what of the source is in the page cache. */
+#define SAMPLES 256
+
 /* So many requests are handed over at a time. */
 #define BATCH 4
 
@@ -46,10 +49,70 @@ typedef struct {
     struct io_uring uring;
     Slot slots[SLOTS];
     guint8 *buffers;
-    guint8 *mapping;     /* of the source, never touched: see is_cached() */
+    guint8 *mapping;     /* of the source, never touched; NULL: not cached */
     guint busy;          /* slots that are not free */
     guint64 bytes;       /* in them */
 } Ring;
+
+/* Whether all of @range is in the page cache. */
+static gboolean
+is_cached(const Ring *ring, VmrSparseRange range)
+{
+    guint8 pages[VMR_SPARSE_MAX_BLOCK / PAGE];
+    gsize n = (range.length + PAGE - 1) / PAGE;
+
+    if (!ring->mapping ||
+        mincore(ring->mapping + range.offset, range.length, pages) != 0)
+        return FALSE;
+    for (gsize i = 0; i < n; i++) {
+        if (!(pages[i] & 1))
+            return FALSE;
+    }
+    return TRUE;
+}
+
+/* Whether nearly all of the source's data are in the page cache, by some samples. */
+static gboolean
+is_mostly_cached(const Ring *ring)
+{
+    const VmrSparseTransfer *transfer = ring->transfer;
+    guint seen = 0;
+    guint cached = 0;
+
+    for (guint i = 0; i < SAMPLES; i++) {
+        guint64 from = transfer->size / SAMPLES * i;
+        VmrSparseRange data;
+        VmrSparseRange page = {.length = PAGE};
+
+        if (!vmr_sparse_next_data(transfer->in, from, transfer->size, &data))
+            return FALSE;
+        if (data.length == 0)
+            break;
+        page.offset = data.offset - data.offset % PAGE;
+        seen++;
+        cached += is_cached(ring, page) ? 1 : 0;
+    }
+    return cached >= seen - seen / 16;
+}
+
+/* Make the mapping if the source is to be taken from the page cache. Where but a
+ * part of it is there it is not: reading that would have the kernel read ahead, and
+ * on and on, until all of the file has come through the cache, and much slower. */
+static void
+look_into_cache(Ring *ring)
+{
+    const VmrSparseTransfer *transfer = ring->transfer;
+    void *mapping = mmap(NULL, transfer->size, PROT_READ, MAP_SHARED,
+                         transfer->in, 0);
+
+    if (mapping == MAP_FAILED)
+        return;
+    ring->mapping = mapping;
+    if (!is_mostly_cached(ring)) {
+        munmap(mapping, transfer->size);
+        ring->mapping = NULL;
+    }
+}
 
 static gboolean
 ring_open(Ring *ring, VmrSparseTransfer *transfer)
@@ -71,12 +134,8 @@ ring_open(Ring *ring, VmrSparseTransfer *transfer)
         slot->buffer = ring->buffers + used;
         used += slot->capacity;
     }
-    if (transfer->past_cache)
-        return TRUE;
-    ring->mapping = mmap(NULL, transfer->size, PROT_READ, MAP_SHARED,
-                         transfer->in, 0);
-    if (ring->mapping == MAP_FAILED)
-        ring->mapping = NULL;
+    if (!transfer->past_cache)
+        look_into_cache(ring);
     return TRUE;
 }
 
@@ -87,23 +146,6 @@ ring_close(Ring *ring)
         munmap(ring->mapping, ring->transfer->size);
     io_uring_queue_exit(&ring->uring);
     vmr_sparse_buffers_free(ring->buffers, BUFFERS);
-}
-
-/* Whether all of @range is in the page cache. */
-static gboolean
-is_cached(const Ring *ring, VmrSparseRange range)
-{
-    guint8 pages[VMR_SPARSE_MAX_BLOCK / PAGE];
-    gsize n = (range.length + PAGE - 1) / PAGE;
-
-    if (!ring->mapping ||
-        mincore(ring->mapping + range.offset, range.length, pages) != 0)
-        return FALSE;
-    for (gsize i = 0; i < n; i++) {
-        if (!(pages[i] & 1))
-            return FALSE;
-    }
-    return TRUE;
 }
 
 /* Queue what is left of @slot's request. There is room: as many entries as
