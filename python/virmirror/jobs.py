@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The record of a migration on disk: what was planned, and how far it got.
 
-One file for each plan, in a folder that only its user may write to:
-``$VIRMIRROR_STATE_DIR`` if set; ``/var/lib/virmirror`` for root; else ``virmirror``
-in ``$XDG_STATE_HOME`` or ``~/.local/state``. It is written before each step, and
+One file for each plan, in a folder for each domain, which only its user may write
+to, in ``$VIRMIRROR_STATE_DIR`` if set; ``/var/lib/virmirror`` for root; else
+``virmirror`` in ``$XDG_STATE_HOME`` or ``~/.local/state``. It is written before each step, and
 kept when the migration is over, so that its report can be had again. The mirrored
 snapshot itself has its own journal, in the domain.
 """
@@ -83,7 +83,6 @@ class State:
     """What the file holds; the plan and the report are JSON texts of their own."""
 
     version: int
-    domain: str
     plan: str
     phase: Phase
     created: tuple[Created, ...]
@@ -113,10 +112,11 @@ class Job:
         for a record that cannot be understood, StorageError.
         """
         with _storage_errors():
-            home = folder()
-            home.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _check_owned(home)
-            lock = _take(home / f"{_identifier(plan.uuid)}.lock", plan.domain)
+            home = _home(plan.uuid)
+            for made in (home.parent, home):
+                made.mkdir(mode=0o700, parents=True, exist_ok=True)
+                _check_owned(made)
+            lock = _take(home / "lock", plan.domain)
             try:
                 _drop_old(home)
                 path = home / f"{_identifier(plan.id)}.json"
@@ -164,7 +164,7 @@ class Job:
 
 
 def folder() -> pathlib.Path:
-    """Where the records are."""
+    """Where the records of all domains are."""
     if given := os.environ.get("VIRMIRROR_STATE_DIR"):
         return pathlib.Path(given)
     if os.geteuid() == 0:
@@ -184,10 +184,10 @@ def unfinished(dom: Any) -> Plan | None:
 
     uuid = libvirt_domain(dom).UUIDString()
     with _storage_errors():
-        paths = sorted(folder().glob("*.json"), key=lambda path: path.stat().st_mtime)
+        paths = sorted(_home(uuid).glob("*.json"), key=lambda path: path.stat().st_mtime)
         for path in reversed(paths):
             state = _load(path)
-            if state.domain == uuid and state.report is None:
+            if state.report is None:
                 return Plan.from_json(state.plan)
     return None
 
@@ -200,7 +200,6 @@ def libvirt_domain(dom: Any) -> Any:
 def _new_state(plan: Plan) -> State:
     return State(
         version=1,
-        domain=plan.uuid,
         plan=plan.to_json(),
         phase="prepare",
         created=(),
@@ -210,6 +209,11 @@ def _new_state(plan: Plan) -> State:
         collapse=(),
         report=None,
     )
+
+
+def _home(uuid: str) -> pathlib.Path:
+    """Where the records of a domain are."""
+    return folder() / _identifier(uuid)
 
 
 def _identifier(text: str) -> str:

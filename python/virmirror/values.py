@@ -8,6 +8,7 @@ a `SpecError` that names its place.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import types
 import typing
@@ -66,5 +67,11 @@ def _read_fields(kind: Any, data: Any, place: str) -> Any:
         raise _core._make_error(
             "invalid-spec", f"{place} lacks a field, or has one too many: {odd}"
         )
-    hints = typing.get_type_hints(kind)
+    hints = _hints(kind)
     return kind(**{name: _read(hints[name], data[name], f"{place}.{name}") for name in data})
+
+
+@functools.cache
+def _hints(kind: Any) -> dict[str, Any]:
+    """The types of the fields of a dataclass, evaluated once: that takes a while."""
+    return typing.get_type_hints(kind)

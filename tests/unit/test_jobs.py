@@ -28,7 +28,7 @@ def path(state):
     job = jobs.Job.open(PLAN)
     job.save()
     job.close()
-    return state / f"{PLAN.id}.json"
+    return state / PLAN.uuid / f"{PLAN.id}.json"
 
 
 def test_saved_job_is_the_same_when_opened_again(path):
@@ -46,6 +46,7 @@ def test_saved_job_is_the_same_when_opened_again(path):
 
 def test_record_is_of_its_user_alone(path, state):
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     assert stat.S_IMODE(state.stat().st_mode) == 0o700
 
 
@@ -104,9 +105,11 @@ def test_record_that_is_a_link_is_refused(path, tmp_path):
         jobs.Job.open(PLAN)
 
 
-def test_folder_that_others_can_write_to_is_refused(state):
-    state.mkdir()
-    state.chmod(0o777)
+@pytest.mark.parametrize("name", ["", PLAN.uuid])
+def test_folder_that_others_can_write_to_is_refused(state, name):
+    folder = state / name
+    folder.mkdir(mode=0o700, parents=True)
+    folder.chmod(0o777)
     with pytest.raises(virmirror.StorageError, match="others can write"):
         jobs.Job.open(PLAN)
 
@@ -128,15 +131,21 @@ def test_unfinished_job_is_found_by_its_domain(dom, state):
     job.close()
 
 
-def test_old_report_is_dropped_and_an_old_unfinished_job_is_not(path, state):
+def test_old_report_is_dropped_and_an_old_unfinished_job_is_not(path):
     other = dataclasses.replace(PLAN, id="1" * 32)
     job = jobs.Job.open(other)
     job.save(report="{}")
     job.close()
     for name in (PLAN.id, other.id):
-        os.utime(state / f"{name}.json", (0, 0))
+        os.utime(path.with_name(f"{name}.json"), (0, 0))
     jobs.Job.open(dataclasses.replace(PLAN, id="2" * 32)).close()
-    assert sorted(file.name for file in state.glob("*.json")) == [f"{PLAN.id}.json"]
+    assert sorted(path.parent.glob("*.json")) == [path]
+
+
+def test_bad_record_of_another_domain_is_no_obstacle(path, state, dom):
+    path.write_text("{")
+    path.parent.rename(state / "00000000-0000-0000-0000-000000000000")
+    assert virmirror.unfinished(dom) is None
 
 
 def test_file_is_owned_only_by_its_inode(path, tmp_path):
