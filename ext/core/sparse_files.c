@@ -186,6 +186,18 @@ vmr_sparse_files_try_lock(VmrSparseFiles *files, gboolean *taken,
     return FALSE;
 }
 
+gboolean
+vmr_sparse_files_try_share(VmrSparseFiles *files)
+{
+    return flock(files->out, LOCK_SH | LOCK_NB) == 0;
+}
+
+void
+vmr_sparse_files_unlock(VmrSparseFiles *files)
+{
+    (void)flock(files->out, LOCK_UN);
+}
+
 /* That the destination is the file to be filled, and can be. */
 static gboolean
 look_at_destination(const VmrSparseFiles *files, GError **error)
@@ -216,7 +228,7 @@ look_at_destination(const VmrSparseFiles *files, GError **error)
 }
 
 gboolean
-vmr_sparse_files_look(VmrSparseFiles *files, GError **error)
+vmr_sparse_files_look_at_source(VmrSparseFiles *files, GError **error)
 {
     if (fstat(files->in, &files->in_st) < 0) {
         vmr_error_set_errno(error, errno, "look at", files->source);
@@ -224,7 +236,13 @@ vmr_sparse_files_look(VmrSparseFiles *files, GError **error)
     }
     return get_size(files->in, &files->in_st, files->source, &files->size,
                     error) &&
-           check_unused(files->in, files->source, FALSE, error) &&
+           check_unused(files->in, files->source, FALSE, error);
+}
+
+gboolean
+vmr_sparse_files_look(VmrSparseFiles *files, GError **error)
+{
+    return vmr_sparse_files_look_at_source(files, error) &&
            (!files->destination || look_at_destination(files, error));
 }
 

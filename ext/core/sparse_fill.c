@@ -39,19 +39,6 @@ set_mark(VmrSparse *copy, VmrCopymarkState state, GError **error)
     return vmr_copymark_set(files->out, copy->destination, &mark, error);
 }
 
-static gboolean
-lock_destination(VmrSparse *copy, GError **error)
-{
-    for (;;) {
-        if (!vmr_sparse_files_try_lock(&copy->files, &copy->locked, error) ||
-            vmr_sparse_check_cancelled(copy, error))
-            return FALSE;
-        if (copy->locked)
-            return TRUE;
-        g_usleep(VMR_SPARSE_STOP_SLICE);
-    }
-}
-
 /* Read the destination back, from the storage, and compare. */
 static gboolean
 verify(VmrSparse *copy, const char *checksum, gboolean *same, GError **error)
@@ -83,7 +70,7 @@ is_there_already(VmrSparse *copy, gboolean *there, GError **error)
     }
     if (!vmr_copymark_get(files->out, copy->destination, &mark, error))
         return FALSE;
-    if (!vmr_copymark_fits(&mark, &files->in_st, &st))
+    if (st.st_nlink == 0 || !vmr_copymark_fits(&mark, &files->in_st, &st))
         return TRUE;
     if (copy->verify &&
         (!mark.checksum[0] || !verify(copy, mark.checksum, there, error)))
@@ -95,6 +82,28 @@ is_there_already(VmrSparse *copy, gboolean *there, GError **error)
         copy->report.verified = copy->verify;
     }
     return TRUE;
+}
+
+/* Wait for the lock, or until the one who has it lets others share it, and what
+ * they then find is all there: *@there. */
+static gboolean
+lock_destination(VmrSparse *copy, gboolean *there, GError **error)
+{
+    *there = FALSE;
+    for (;;) {
+        if (!vmr_sparse_files_try_lock(&copy->files, &copy->locked, error) ||
+            vmr_sparse_check_cancelled(copy, error))
+            return FALSE;
+        if (copy->locked)
+            return TRUE;
+        if (vmr_sparse_files_try_share(&copy->files)) {
+            if (!vmr_sparse_files_look_at_source(&copy->files, error) ||
+                !is_there_already(copy, there, error) || *there)
+                return *there;
+            vmr_sparse_files_unlock(&copy->files);
+        }
+        g_usleep(VMR_SPARSE_STOP_SLICE);
+    }
 }
 
 /* Write zeros over @len bytes of a device at @offset; at best by having it forget
@@ -252,9 +261,9 @@ vmr_sparse_fill(VmrSparse *copy, GError **error)
     VmrSparseFiles *files = &copy->files;
     gboolean there;
 
-    if (!lock_destination(copy, error) ||
-        !vmr_sparse_files_look(files, error) ||
-        !is_there_already(copy, &there, error))
+    if (!lock_destination(copy, &there, error) ||
+        (!there && (!vmr_sparse_files_look(files, error) ||
+                    !is_there_already(copy, &there, error))))
         return FALSE;
     copy->report.size = files->size;
     if (there)

@@ -153,6 +153,18 @@ void vmr_sparse_files_close(VmrSparseFiles *files);
 gboolean vmr_sparse_files_try_lock(VmrSparseFiles *files, gboolean *taken,
                                    GError **error);
 
+/* Take the lock together with others who have it so, while nobody fills the
+ * destination; FALSE: it is being filled. */
+gboolean vmr_sparse_files_try_share(VmrSparseFiles *files);
+
+/* Give the lock back. */
+void vmr_sparse_files_unlock(VmrSparseFiles *files);
+
+/* Look at the source: its size, and that no QEMU writes to it. Errors: BUSY,
+ * IMAGE, IO. */
+gboolean vmr_sparse_files_look_at_source(VmrSparseFiles *files,
+                                         GError **error);
+
 /* Look at the files before anything is done: sizes, and that no QEMU has the
  * destination open, or the source for writing. Errors: BUSY, DIVERGED (the
  * destination was removed), INVALID_SPEC (a device too small), IO. */

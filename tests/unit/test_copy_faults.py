@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Copies that are broken off, refused by the kernel, or fail in their storage."""
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -118,6 +119,20 @@ def test_second_copy_goes_on_when_the_first_has_failed(source, destination):
         first.wait()
     assert second.wait(timeout=60).copied > 0
     assert destination.read_bytes() == source.read_bytes()
+
+
+def test_copy_that_others_use_already_is_taken_over_beside_them(source, destination):
+    virmirror.copy(source, destination)
+    with destination.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        with virmirror.Copy.start(source, destination, overwrite=True) as copy:
+            assert copy.wait(timeout=20).method == "none"
+        os.utime(source)  # it is the copy of something else now
+        with virmirror.Copy.start(source, destination, overwrite=True) as copy:
+            with pytest.raises(virmirror.MirrorTimeoutError):
+                copy.wait(timeout=0.3)
+            fcntl.flock(file, fcntl.LOCK_UN)
+            assert copy.wait(timeout=20).copied > 0
 
 
 def test_waiting_for_the_lock_can_be_cancelled_and_harms_nothing(source, destination):
