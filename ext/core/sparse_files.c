@@ -198,6 +198,22 @@ vmr_sparse_files_unlock(VmrSparseFiles *files)
     (void)flock(files->out, LOCK_UN);
 }
 
+/* That the destination still has a name; what it is goes into *@st. */
+static gboolean
+check_not_removed(const VmrSparseFiles *files, struct stat *st, GError **error)
+{
+    if (fstat(files->out, st) < 0) {
+        vmr_error_set_errno(error, errno, "look at", files->destination);
+        return FALSE;
+    }
+    if (st->st_nlink > 0)
+        return TRUE;
+    g_set_error(error, VMR_ERROR, VMR_ERROR_DIVERGED,
+                "'%s' was removed by somebody: copy again",
+                files->destination);
+    return FALSE;
+}
+
 /* That the destination is the file to be filled, and can be. */
 static gboolean
 look_at_destination(const VmrSparseFiles *files, GError **error)
@@ -205,16 +221,8 @@ look_at_destination(const VmrSparseFiles *files, GError **error)
     struct stat st;
     guint64 size;
 
-    if (fstat(files->out, &st) < 0) {
-        vmr_error_set_errno(error, errno, "look at", files->destination);
+    if (!check_not_removed(files, &st, error))
         return FALSE;
-    }
-    if (st.st_nlink == 0) {
-        g_set_error(error, VMR_ERROR, VMR_ERROR_DIVERGED,
-                    "'%s' was removed by somebody: copy again",
-                    files->destination);
-        return FALSE;
-    }
     if (!get_size(files->out, &st, files->destination, &size, error))
         return FALSE;
     if (files->out_is_block && size < files->size) {
@@ -227,8 +235,8 @@ look_at_destination(const VmrSparseFiles *files, GError **error)
     return check_unused(files->out, files->destination, TRUE, error);
 }
 
-gboolean
-vmr_sparse_files_look_at_source(VmrSparseFiles *files, GError **error)
+static gboolean
+look_at_source(VmrSparseFiles *files, GError **error)
 {
     if (fstat(files->in, &files->in_st) < 0) {
         vmr_error_set_errno(error, errno, "look at", files->source);
@@ -242,8 +250,17 @@ vmr_sparse_files_look_at_source(VmrSparseFiles *files, GError **error)
 gboolean
 vmr_sparse_files_look(VmrSparseFiles *files, GError **error)
 {
-    return vmr_sparse_files_look_at_source(files, error) &&
+    return look_at_source(files, error) &&
            (!files->destination || look_at_destination(files, error));
+}
+
+gboolean
+vmr_sparse_files_look_beside_others(VmrSparseFiles *files, GError **error)
+{
+    struct stat st;
+
+    return look_at_source(files, error) &&
+           check_not_removed(files, &st, error);
 }
 
 gboolean

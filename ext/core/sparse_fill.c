@@ -70,7 +70,7 @@ is_there_already(VmrSparse *copy, gboolean *there, GError **error)
     }
     if (!vmr_copymark_get(files->out, copy->destination, &mark, error))
         return FALSE;
-    if (st.st_nlink == 0 || !vmr_copymark_fits(&mark, &files->in_st, &st))
+    if (!vmr_copymark_fits(&mark, &files->in_st, &st))
         return TRUE;
     if (copy->verify &&
         (!mark.checksum[0] || !verify(copy, mark.checksum, there, error)))
@@ -85,7 +85,7 @@ is_there_already(VmrSparse *copy, gboolean *there, GError **error)
 }
 
 /* Wait for the lock, or until the one who has it lets others share it, and what
- * they then find is all there: *@there. */
+ * they then find is all there: *@there. To verify it, it must be our own. */
 static gboolean
 lock_destination(VmrSparse *copy, gboolean *there, GError **error)
 {
@@ -96,8 +96,8 @@ lock_destination(VmrSparse *copy, gboolean *there, GError **error)
             return FALSE;
         if (copy->locked)
             return TRUE;
-        if (vmr_sparse_files_try_share(&copy->files)) {
-            if (!vmr_sparse_files_look_at_source(&copy->files, error) ||
+        if (!copy->verify && vmr_sparse_files_try_share(&copy->files)) {
+            if (!vmr_sparse_files_look_beside_others(&copy->files, error) ||
                 !is_there_already(copy, there, error) || *there)
                 return *there;
             vmr_sparse_files_unlock(&copy->files);

@@ -83,6 +83,7 @@ vmr_sparse_pacer_new(VmrSparsePace pace, VmrDiskload *load)
     pacer->load = load;
     pacer->phase = load ? PHASE_DRAIN : PHASE_RUN;
     pacer->phase_end = G_MAXINT64;
+    pacer->level = load ? 0 : LEVEL_COMPANY;
     return pacer;
 }
 
@@ -195,7 +196,8 @@ pause_left(const VmrSparsePacer *pacer, gint64 now)
 
     if (pacer->active == 0)
         return MAX(pacer->owed - since, 0);
-    return since < BURST_TIME ? 0 : BURST_TIME;
+    /* until those have ended, which whoever waits for them is told of */
+    return since < BURST_TIME ? 0 : PAUSE_MAX;
 }
 
 gint64

@@ -160,15 +160,15 @@ gboolean vmr_sparse_files_try_share(VmrSparseFiles *files);
 /* Give the lock back. */
 void vmr_sparse_files_unlock(VmrSparseFiles *files);
 
-/* Look at the source: its size, and that no QEMU writes to it. Errors: BUSY,
- * IMAGE, IO. */
-gboolean vmr_sparse_files_look_at_source(VmrSparseFiles *files,
-                                         GError **error);
-
 /* Look at the files before anything is done: sizes, and that no QEMU has the
  * destination open, or the source for writing. Errors: BUSY, DIVERGED (the
  * destination was removed), INVALID_SPEC (a device too small), IO. */
 gboolean vmr_sparse_files_look(VmrSparseFiles *files, GError **error);
+
+/* The same where the lock is shared: the destination may be in use, and is not to
+ * be filled. */
+gboolean vmr_sparse_files_look_beside_others(VmrSparseFiles *files,
+                                             GError **error);
 
 /* Check that the source is as it was looked at. Errors: DIVERGED, IO. */
 gboolean vmr_sparse_files_check_source(const VmrSparseFiles *files,

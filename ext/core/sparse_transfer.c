@@ -162,9 +162,17 @@ vmr_sparse_transfer_outcome(VmrSparseTransfer *transfer)
     return run;
 }
 
-guint8 *
-vmr_sparse_buffers_new(gsize size)
+/* As much as is mapped for @size bytes: whole huge pages. */
+static gsize
+round_up(gsize size)
 {
+    return (size + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
+}
+
+guint8 *
+vmr_sparse_buffers_new(gsize wanted)
+{
+    gsize size = round_up(wanted);
     gsize mapped = size + HUGE_PAGE;
     guint8 *mapping = mmap(NULL, mapped, PROT_READ | PROT_WRITE,
                            MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -185,7 +193,7 @@ void
 vmr_sparse_buffers_free(guint8 *buffers, gsize size)
 {
     if (buffers)
-        munmap(buffers, size);
+        munmap(buffers, round_up(size));
 }
 
 gboolean

@@ -76,19 +76,22 @@ static gboolean
 is_mostly_cached(const Ring *ring)
 {
     const VmrSparseTransfer *transfer = ring->transfer;
+    VmrSparseRange page = {.length = PAGE};
     guint seen = 0;
     guint cached = 0;
 
     for (guint i = 0; i < SAMPLES; i++) {
         guint64 from = transfer->size / SAMPLES * i;
         VmrSparseRange data;
-        VmrSparseRange page = {.length = PAGE};
 
         if (!vmr_sparse_next_data(transfer->in, from, transfer->size, &data))
             return FALSE;
         if (data.length == 0)
             break;
-        page.offset = data.offset - data.offset % PAGE;
+        data.offset -= data.offset % PAGE;
+        if (seen > 0 && data.offset == page.offset)
+            continue; /* beyond a hole, as the one before */
+        page.offset = data.offset;
         seen++;
         cached += is_cached(ring, page) ? 1 : 0;
     }
@@ -304,6 +307,8 @@ static void
 end_request(Ring *ring, Slot *slot, int result)
 {
     gint64 now = g_get_monotonic_time();
+    gint64 latency = now - slot->started;
+    guint length = (guint)slot->range.length;
 
     if (result == -EINTR || result == -EAGAIN) {
         queue_request(ring, slot);
@@ -319,20 +324,17 @@ end_request(Ring *ring, Slot *slot, int result)
         queue_request(ring, slot);
         return;
     }
-    vmr_sparse_pacer_end(ring->transfer->pacer, (guint)slot->range.length,
-                         now - slot->started, now);
-    if (result <= 0) {
-        int errnum = -result;
-
-        if (errnum == 0 && slot->state == SLOT_WRITING)
-            errnum = ENOSPC;
-        fail_slot(ring, slot, errnum);
-        return;
-    }
-    if (slot->state == SLOT_READING)
+    if (result == 0 && slot->state == SLOT_WRITING)
+        result = -ENOSPC;
+    if (result <= 0)
+        fail_slot(ring, slot, -result);
+    else if (slot->state == SLOT_READING)
         end_reading(ring, slot);
     else
         finish_slot(ring, slot);
+    /* after the write that follows a read has begun: the pacer, when it keeps
+     * still, must not take that for somebody else's */
+    vmr_sparse_pacer_end(ring->transfer->pacer, length, latency, now);
 }
 
 /* Hash what is just being written. */

@@ -1,14 +1,19 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
+#define _GNU_SOURCE 1 /* pthread_cond_clockwait */
+
 #include "worker.h"
 
 #include <pthread.h>
 #include <signal.h>
+#include <time.h>
 
 #include "error.h"
 
-/* So many wait for work; what more there are end when theirs is done. */
-#define MAX_IDLE 4
+/* So many wait for work, for so long (seconds); what more there are end when theirs
+ * is done. */
+#define MAX_IDLE  4
+#define IDLE_TIME 10
 
 typedef struct Worker Worker;
 
@@ -52,24 +57,41 @@ watch_forks(void)
     (void)pthread_atfork(before_fork, after_fork, after_fork_in_child);
 }
 
-/* Wait for work; FALSE: there are enough who do. */
+/* Take @worker out of the list of those who are idle; the mutex is held. */
+static void
+remove_idle(const Worker *worker)
+{
+    Worker **link = &idle_list;
+
+    while (*link != worker)
+        link = &(*link)->next;
+    *link = worker->next;
+    n_idle--;
+}
+
+/* Wait for work; FALSE: there are enough who do, or there is none. */
 static gboolean
 wait_for_work(Worker *worker)
 {
-    gboolean waits;
+    struct timespec end;
+    int rc = 0;
 
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    end.tv_sec += IDLE_TIME;
     pthread_mutex_lock(&worker_mutex);
-    waits = n_idle < MAX_IDLE;
-    if (waits) {
+    worker->func = NULL;
+    if (n_idle < MAX_IDLE) {
         n_idle++;
         worker->next = idle_list;
         idle_list = worker;
-        worker->func = NULL;
-        while (!worker->func)
-            pthread_cond_wait(&worker->wanted, &worker_mutex);
+        while (!worker->func && rc == 0)
+            rc = pthread_cond_clockwait(&worker->wanted, &worker_mutex,
+                                        CLOCK_MONOTONIC, &end);
+        if (!worker->func)
+            remove_idle(worker);
     }
     pthread_mutex_unlock(&worker_mutex);
-    return waits;
+    return worker->func != NULL;
 }
 
 static void *
@@ -94,8 +116,7 @@ hand_over(void (*func)(gpointer data), gpointer data)
     pthread_mutex_lock(&worker_mutex);
     worker = idle_list;
     if (worker) {
-        idle_list = worker->next;
-        n_idle--;
+        remove_idle(worker);
         worker->data = data;
         worker->func = func;
         pthread_cond_signal(&worker->wanted);

@@ -114,7 +114,9 @@ class Job:
         with _storage_errors():
             home = _home(plan.uuid)
             for made in (home.parent, home):
-                made.mkdir(mode=0o700, parents=True, exist_ok=True)
+                if not made.exists():
+                    made.mkdir(mode=0o700, parents=True, exist_ok=True)
+                    sync_folder(made.parent)
                 _check_owned(made)
             lock = _take(home / "lock", plan.domain)
             try:

@@ -267,7 +267,7 @@ test_auto_unknown_disks_stays_gentle(void)
         vmr_sparse_pacer_new(VMR_SPARSE_PACE_AUTO, NULL);
     gint64 now = 1;
 
-    g_assert_cmpuint(window(pacer, now), ==, GENTLEST);
+    g_assert_cmpuint(window(pacer, now), ==, COMPANY);
     work(pacer, &now, G_USEC_PER_SEC, 1 * MS);
     g_assert_cmpuint(window(pacer, now), ==, 2 * 512 * KIB);
     work(pacer, &now, G_USEC_PER_SEC, 10 * MS);

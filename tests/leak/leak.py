@@ -167,7 +167,12 @@ def build_engine():
 def run_engine(cycles, *arguments):
     """Run the C program; return whether it succeeds and nothing grew."""
     # GLib's slices would hide what is in use
-    environment = os.environ | {"G_SLICE": "always-malloc", "G_DEBUG": "fatal-warnings"}
+    environment = os.environ | {
+        "G_SLICE": "always-malloc",
+        "G_DEBUG": "fatal-warnings",
+        # what a thread keeps of what it freed would count as allocated
+        "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0:glibc.malloc.arena_max=1",
+    }
     command = [ROOT / "build" / "leak" / "cycles", str(cycles), *arguments]
     good = True
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
