@@ -378,21 +378,46 @@ def test_new_storage_without_room_is_found_before_anything_is_done(
     assert list(small.iterdir()) == []
 
 
-def test_new_storage_that_runs_full_has_all_undone(guest: Guest, small: pathlib.Path) -> None:
-    with guest.resting():
-        before = guest.state()
+def fill_up_in(phase: str, folder: pathlib.Path) -> Callable[[virmirror.Progress], None]:
+    """Have the file system of a folder run full when a migration comes to that phase."""
 
-    def fill_up(progress: virmirror.Progress) -> None:
-        if progress.phase == "copy" and progress.path is None:
-            with (small / "filler").open("wb") as file, contextlib.suppress(OSError):
+    def on_progress(progress: virmirror.Progress) -> None:
+        if progress.phase == phase and progress.path is None:
+            with (folder / "filler").open("wb") as file, contextlib.suppress(OSError):
                 while True:
                     file.write(bytes(65536))
 
+    return on_progress
+
+
+@pytest.mark.parametrize("phase", ["prepare", "mirror", "copy"])
+def test_new_storage_that_runs_full_has_all_undone(
+    guest: Guest, small: pathlib.Path, phase: str
+) -> None:
+    with guest.resting():
+        before = guest.state()
     with pytest.raises(virmirror.MirrorError) as caught:
-        virmirror.migrate(guest.dom, {"vda": small}, on_progress=fill_up)
+        virmirror.migrate(guest.dom, {"vda": small}, on_progress=fill_up_in(phase, small))
     assert "the migration was undone: the guest is where it was before" in caught.value.__notes__
     assert [path.name for path in small.iterdir()] == ["filler"]
     check_untouched(guest, before)
+
+
+def test_new_storage_that_runs_full_after_the_cut_over_loses_nothing(
+    guest: Guest, small: pathlib.Path
+) -> None:
+    plan = virmirror.plan(guest.dom, {"vda": small})
+    # what the commit writes may lie in clusters that are there already
+    with contextlib.suppress(virmirror.MirrorError):
+        virmirror.run(plan, on_progress=fill_up_in("collapse", small))
+    (small / "filler").unlink()
+    if guest.dom.state()[0] == libvirt.VIR_DOMAIN_PAUSED:  # by QEMU, until there is room
+        guest.dom.resume()
+    virmirror.run(plan)
+    assert guest.chain() == [small / "old.qcow2", small / "common"]
+    assert virmirror.unfinished(guest.dom) is None
+    guest.wait_for_writes()
+    guest.check()
 
 
 def test_copy_that_is_in_use_by_a_guest_is_never_removed(guest: Guest) -> None:
