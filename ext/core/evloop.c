@@ -4,9 +4,9 @@
 
 #include <libvirt/libvirt.h>
 #include <pthread.h>
-#include <signal.h>
 
 #include "error.h"
+#include "worker.h"
 
 static pthread_mutex_t evloop_mutex = PTHREAD_MUTEX_INITIALIZER;
 static gboolean evloop_running; /* guarded by evloop_mutex */
@@ -37,14 +37,8 @@ static gboolean
 evloop_start_thread(GError **error)
 {
     pthread_t thread;
-    sigset_t all;
-    sigset_t before;
-    int rc;
+    int rc = vmr_worker_start_thread(&thread, evloop_run, NULL);
 
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    rc = pthread_create(&thread, NULL, evloop_run, NULL);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (rc != 0) {
         vmr_error_set_errno(error, rc, "start", "event loop thread");
         return FALSE;

@@ -6,13 +6,13 @@
 #include "sparse.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "error.h"
 #include "sparse_priv.h"
+#include "worker.h"
 
 /* How long, in ms, the end of a cancelled copy is waited for: as long as its
  * storage takes for what is under way. */
@@ -159,8 +159,6 @@ sparse_run(void *opaque)
 static gboolean
 start_thread(VmrSparse *copy, GError **error)
 {
-    sigset_t all;
-    sigset_t before;
     int rc;
 
     if (copy->done_fd < 0) {
@@ -168,11 +166,7 @@ start_thread(VmrSparse *copy, GError **error)
         return FALSE;
     }
     g_atomic_int_inc(&copy->refs);
-    /* signals are for the threads of the program that we are part of */
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    rc = pthread_create(&copy->thread, NULL, sparse_run, copy);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    rc = vmr_worker_start_thread(&copy->thread, sparse_run, copy);
     if (rc == 0) {
         copy->has_thread = TRUE;
         return TRUE;

@@ -85,22 +85,27 @@ is_there_already(VmrSparse *copy, gboolean *there, GError **error)
 }
 
 /* Wait for the lock, or until the one who has it lets others share it, and what
- * they then find is all there: *@there. To verify it, it must be our own. */
+ * they then find is all there: *@there. To verify it, it must be our own. Errors:
+ * as for vmr_sparse_files_look(), and CANCELLED. */
 static gboolean
 lock_destination(VmrSparse *copy, gboolean *there, GError **error)
 {
-    *there = FALSE;
+    VmrSparseFiles *files = &copy->files;
+
     for (;;) {
-        if (!vmr_sparse_files_try_lock(&copy->files, &copy->locked, error) ||
+        if (!vmr_sparse_files_try_lock(files, &copy->locked, error) ||
             vmr_sparse_check_cancelled(copy, error))
             return FALSE;
         if (copy->locked)
-            return TRUE;
-        if (!copy->verify && vmr_sparse_files_try_share(&copy->files)) {
-            if (!vmr_sparse_files_look_beside_others(&copy->files, error) ||
-                !is_there_already(copy, there, error) || *there)
-                return *there;
-            vmr_sparse_files_unlock(&copy->files);
+            return vmr_sparse_files_look(files, error) &&
+                   is_there_already(copy, there, error);
+        if (!copy->verify && vmr_sparse_files_try_share(files)) {
+            if (!vmr_sparse_files_look_beside_others(files, error) ||
+                !is_there_already(copy, there, error))
+                return FALSE;
+            if (*there)
+                return TRUE;
+            vmr_sparse_files_unlock(files);
         }
         g_usleep(VMR_SPARSE_STOP_SLICE);
     }
@@ -261,9 +266,7 @@ vmr_sparse_fill(VmrSparse *copy, GError **error)
     VmrSparseFiles *files = &copy->files;
     gboolean there;
 
-    if (!lock_destination(copy, &there, error) ||
-        (!there && (!vmr_sparse_files_look(files, error) ||
-                    !is_there_already(copy, &there, error))))
+    if (!lock_destination(copy, &there, error))
         return FALSE;
     copy->report.size = files->size;
     if (there)

@@ -35,7 +35,7 @@ static const Level full_level = {8, 1024 * KIB};
 
 /* In company the storage is kept busy for so long, and then left alone for
  * PAUSE_SHARE of the time that it was; what others ask of it meanwhile is served
- * between the requests, which makes that more than a half. */
+ * between the requests, which makes that a half. */
 #define BURST_TIME  (MS / 2)
 #define PAUSE_SHARE 0.4
 #define PAUSE_MAX   (50 * MS)
@@ -210,12 +210,14 @@ vmr_sparse_pacer_get(VmrSparsePacer *pacer, gint64 now, guint *depth,
     pthread_mutex_lock(&pacer->mutex);
     if (pacer->pace == VMR_SPARSE_PACE_AUTO) {
         next_phase(pacer, now);
-        if (pacer->phase != PHASE_RUN)
+        if (pacer->phase != PHASE_RUN) {
             pause = MS;
-        else if (pacer->company)
-            pause = pause_left(pacer, now);
-        if (pacer->phase == PHASE_RUN && (pacer->company || !pacer->load))
+        } else if (!pacer->load) {
             step(pacer, now);
+        } else if (pacer->company) {
+            pause = pause_left(pacer, now);
+            step(pacer, now);
+        }
         level = &level_table[pacer->level];
     }
     pthread_mutex_unlock(&pacer->mutex);

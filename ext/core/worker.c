@@ -4,7 +4,6 @@
 
 #include "worker.h"
 
-#include <pthread.h>
 #include <signal.h>
 #include <time.h>
 
@@ -125,23 +124,18 @@ hand_over(void (*func)(gpointer data), gpointer data)
     return worker != NULL;
 }
 
-static int
-start_thread(Worker *worker)
+int
+vmr_worker_start_thread(pthread_t *thread, void *(*func)(void *data),
+                        void *data)
 {
-    pthread_attr_t attr;
-    pthread_t thread;
     sigset_t all;
     sigset_t before;
     int rc;
 
-    pthread_attr_init(&attr);
-    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-    /* signals are for the threads of the program that we are part of */
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    rc = pthread_create(&thread, &attr, worker_run, worker);
+    rc = pthread_create(thread, NULL, func, data);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
-    pthread_attr_destroy(&attr);
     return rc;
 }
 
@@ -150,6 +144,7 @@ vmr_worker_run(void (*func)(gpointer data), gpointer data, GError **error)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     Worker *worker;
+    pthread_t thread;
     int rc;
 
     pthread_once(&once, watch_forks);
@@ -159,9 +154,11 @@ vmr_worker_run(void (*func)(gpointer data), gpointer data, GError **error)
     pthread_cond_init(&worker->wanted, NULL);
     worker->func = func;
     worker->data = data;
-    rc = start_thread(worker);
-    if (rc == 0)
+    rc = vmr_worker_start_thread(&thread, worker_run, worker);
+    if (rc == 0) {
+        pthread_detach(thread);
         return TRUE;
+    }
     pthread_cond_destroy(&worker->wanted);
     g_free(worker);
     vmr_error_set_errno(error, rc, "start", "thread");

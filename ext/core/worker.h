@@ -9,8 +9,15 @@
  */
 
 #include <glib.h>
+#include <pthread.h>
 
 G_BEGIN_DECLS
+
+/* Start a thread with all signals blocked: they are for the threads of the program
+ * that we are part of. It is the caller's to join or to detach. 0, or why not, as
+ * an errno. */
+int vmr_worker_start_thread(pthread_t *thread, void *(*func)(void *data),
+                            void *data);
 
 /* Run @func with @data in a thread (with all signals blocked) that has nothing else
  * to do: an idle one, or a new one. Any thread. Errors: IO. */
