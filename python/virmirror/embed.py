@@ -10,11 +10,13 @@ root, and ends with the context that it is used in::
 The demo and the tests of virmirror run on it. See
 https://libvirt.org/drvqemu.html#embedded-driver for the driver behind it.
 
-Two limits come from libvirt. A process can use one root only, from its first
+Three limits come from libvirt. A process can use one root only, from its first
 host to its own end, and the root stays locked that long; several hosts on it,
-one after the other, are possible. And a process that is killed leaves its QEMUs
-running: a new process can open the same root and finds them there, or
-:func:`end_qemus` ends them.
+one after the other, are possible. It can open the root about fifteen times, so
+hosts share one connection, which stays open behind them; use ``host.conn``, or
+the domain's ``connect()``, instead of further ones. And a process that is killed
+leaves its QEMUs running: a new process can open the same root and finds them
+there, or :func:`end_qemus` ends them.
 
 libvirt's warnings go to standard error. The environment variable
 ``LIBVIRT_LOG_OUTPUTS``, set before libvirt is imported, sends them elsewhere.
@@ -100,6 +102,7 @@ class _Process:
 
     root: pathlib.Path | None = None
     temporary: bool = False
+    conn: libvirt.virConnect | None = None
     host: Host | None = None
 
 
@@ -137,7 +140,8 @@ class Host:
     libvirt: virConnectOpen.
     """
 
-    #: The connection, a :class:`libvirt.virConnect`.
+    #: The connection, a :class:`libvirt.virConnect`. It is that of the process's
+    #: other hosts, too, and stays open when the host is closed.
     conn: libvirt.virConnect
     #: The root folder, absolute and without symbolic links.
     root: pathlib.Path
@@ -162,7 +166,7 @@ class Host:
                 if self._cache is not None:
                     _own_folder(self._cache)
                     _copy_capabilities(self._cache, _capabilities(self.root), replace=False)
-                self.conn = _open(self.root)
+                self.conn = _connect(self.root)
                 _settle(self.conn)
             except BaseException:
                 if made:
@@ -200,7 +204,7 @@ class Host:
         return dom
 
     def close(self) -> None:
-        """End what runs on the host, and close it; again, nothing happens.
+        """End what runs on the host, and its use; again, nothing happens.
 
         Domains are destroyed and undefined, with their snapshots' and managed
         save's metadata, unless the host was made with ``keep_guests``. A QEMU
@@ -213,11 +217,10 @@ class Host:
                 return
             _process.host = None
         try:
-            # It fails only where somebody has closed the connection already.
-            with contextlib.suppress(libvirt.libvirtError):
-                if not self._keep_guests:
+            if not self._keep_guests:
+                # It fails only where somebody has closed the connection.
+                with contextlib.suppress(libvirt.libvirtError):
                     _end_domains(self.conn)
-                self.conn.close()
         finally:
             self._save_capabilities()
             if not self._keep_guests:
@@ -328,6 +331,9 @@ def _at_exit(pid: int) -> None:
         if _process.host is not None:
             _process.host.close()
     finally:
+        if _process.conn is not None:
+            with contextlib.suppress(libvirt.libvirtError):  # closed already
+                _process.conn.close()
         if _process.temporary:
             shutil.rmtree(_process.root, ignore_errors=True)
 
@@ -383,6 +389,29 @@ def _own_folder(folder: pathlib.Path) -> None:
         raise EmbedError(f"the folder '{folder}' belongs to another user")
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise EmbedError(f"others can write to the folder '{folder}': chmod go-w '{folder}'")
+
+
+def connection(uri: str) -> libvirt.virConnect | None:
+    """Return the connection of the host that is open in this process, if ``uri`` is its.
+
+    libvirt registers its driver anew whenever a root is opened, and refuses with
+    "Too many drivers" when its table is full.
+    """
+    host = _process.host
+    return host.conn if host is not None and host.conn.getURI() == uri else None
+
+
+def _connect(root: pathlib.Path) -> libvirt.virConnect:
+    if _process.conn is None or not _is_open(_process.conn):
+        _process.conn = _open(root)
+    return _process.conn
+
+
+def _is_open(conn: libvirt.virConnect) -> bool:
+    try:
+        return bool(conn.isAlive())
+    except libvirt.libvirtError:
+        return False  # somebody has closed it
 
 
 def _open(root: pathlib.Path) -> libvirt.virConnect:

@@ -146,11 +146,11 @@ def run(
     """Carry out a plan, or go on with it where an earlier run died.
 
     Without ``conn`` a connection to the plan's URI is opened, and the event loop
-    started (`start_event_loop`). ``on_progress`` is called with a `Progress` in
-    this thread, at the start of each phase and some times a second while a layer is
-    copied; an exception of it ends the migration. ``timeout`` is how long, in
-    seconds, the mirrors may take to get ready, and the cut-over to be made; None: any
-    time.
+    started (`start_event_loop`); if it is that of an `embed.Host` of this process, the
+    host's is used. ``on_progress`` is called with a `Progress` in this thread, at the
+    start of each phase and some times a second while a layer is copied; an exception of
+    it ends the migration. ``timeout`` is how long, in seconds, the mirrors may take to
+    get ready, and the cut-over to be made; None: any time.
 
     Returns the `Report`; that of a plan which was carried out before, without
     doing anything again. What goes wrong before the cut-over is over, Ctrl-C too, is
@@ -189,8 +189,12 @@ def undo(plan: Plan, *, conn: libvirt.virConnect | None = None) -> None:
 
 @contextlib.contextmanager
 def _domain_of(plan: Plan, conn: libvirt.virConnect | None) -> Iterator[libvirt.virDomain]:
-    """The domain of the plan, on this connection or on one of its own."""
+    """The domain of the plan, on this connection, an embedded host's, or one of its own."""
     opened = None
+    if conn is None and plan.uri.startswith("qemu:///embed?"):
+        from . import embed  # few need it
+
+        conn = embed.connection(plan.uri)
     if conn is None:
         _core.start_event_loop()
         conn = opened = libvirt.open(plan.uri)

@@ -201,6 +201,38 @@ def test_temporary_root_serves_later_hosts_and_goes_with_the_process(
     assert not root.exists()
 
 
+def test_hosts_can_be_opened_more_often_than_libvirt_opens_a_root(
+    root: pathlib.Path, cache: pathlib.Path
+) -> None:
+    run_script(
+        """
+        for _ in range(30):
+            with embed.Host(root, capabilities_cache=cache) as host:
+                assert host.conn.listAllDomains() == []
+        """,
+        root,
+        cache,
+    )
+
+
+def test_host_opens_again_what_was_closed(root: pathlib.Path, cache: pathlib.Path) -> None:
+    run_script(
+        """
+        with embed.Host(root, capabilities_cache=cache) as host:
+            host.conn.close()
+        with embed.Host(root, capabilities_cache=cache) as host:
+            host.start(DOMAIN.format(name="again"), paused=True)
+        """,
+        root,
+        cache,
+    )
+
+
+def test_connection_is_known_by_its_uri(host: embed.Host) -> None:
+    assert embed.connection(host.conn.getURI()) is host.conn
+    assert embed.connection("qemu:///embed?root=/nowhere") is None
+
+
 def test_keep_guests_leaves_them_to_the_next_process(
     root: pathlib.Path, cache: pathlib.Path
 ) -> None:
