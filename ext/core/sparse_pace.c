@@ -25,9 +25,11 @@ static const Level level_table[] = {
 
 static const Level full_level = {8, 1024 * KIB};
 
-/* How long to keep still, and how often. */
+/* How long to keep still, and how often. The first look sees those, too, who have
+ * only just begun beside us, such as copies that then wait for this one. */
 #define STILL_TIME     (8 * MS)
 #define STILL_INTERVAL (500 * MS)
+#define STILL_SOON     (100 * MS)
 
 /* So many requests of others in that time are company: less is what any host
  * does by itself. */
@@ -37,7 +39,7 @@ static const Level full_level = {8, 1024 * KIB};
  * PAUSE_SHARE of the time that it was; what others ask of it meanwhile is served
  * between the requests, which makes that a half. */
 #define BURST_TIME  (MS / 2)
-#define PAUSE_SHARE 0.4
+#define PAUSE_SHARE 0.5
 #define PAUSE_MAX   (50 * MS)
 
 /* How often the level changes by one, up or down. */
@@ -62,6 +64,7 @@ struct VmrSparsePacer {
     pthread_mutex_t mutex; /* guards what follows */
     Phase phase;
     gint64 phase_end;  /* µs: when to go on to the next one */
+    gint64 interval;   /* µs, from this look at the disks to the next one */
     guint64 done;      /* requests of the disks when it became still */
     gboolean company;
     guint level;
@@ -83,6 +86,7 @@ vmr_sparse_pacer_new(VmrSparsePace pace, VmrDiskload *load)
     pacer->load = load;
     pacer->phase = load ? PHASE_DRAIN : PHASE_RUN;
     pacer->phase_end = G_MAXINT64;
+    pacer->interval = STILL_SOON;
     pacer->level = load ? 0 : LEVEL_COMPANY;
     return pacer;
 }
@@ -140,7 +144,8 @@ end_still(VmrSparsePacer *pacer, gint64 now)
     pacer->next_step = MAX(pacer->next_step, now + STEP_INTERVAL);
     pacer->company = done - pacer->done + under_way >= COMPANY_REQUESTS;
     pacer->phase = PHASE_RUN;
-    pacer->phase_end = now + STILL_INTERVAL;
+    pacer->phase_end = now + pacer->interval;
+    pacer->interval = STILL_INTERVAL;
     pacer->owed = 0;
     if (!pacer->company)
         set_level(pacer, LEVEL_ALONE, now);
