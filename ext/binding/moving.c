@@ -7,6 +7,8 @@
 #include "convert.h"
 #include "errors.h"
 
+#include "../core/autofd.h"
+#include "../core/imagefile.h"
 #include "../core/live.h"
 #include "../core/moveplan.h"
 
@@ -131,9 +133,9 @@ PyDoc_STRVAR(
     "Make an image without data, mode 0600, where nothing is yet.\n"
     "\n"
     "*path* is the file, *format* 'qcow2' or 'raw', *size* its virtual size in\n"
-    "bytes; *backing_name* and *backing_format* are for its header. Returns its\n"
-    "device and inode. Raises ExistsError, NotFoundError, NotSupportedError,\n"
-    "SpecError, ImageError, StorageError. Calls qemu-img.");
+    "bytes; *backing_name* and *backing_format* are for its header. Raises\n"
+    "ExistsError, NotFoundError, NotSupportedError, SpecError, ImageError,\n"
+    "StorageError. Calls qemu-img.");
 
 static PyObject *
 moving_create(PyObject *module, PyObject *args, PyObject *keywords)
@@ -142,7 +144,6 @@ moving_create(PyObject *module, PyObject *args, PyObject *keywords)
                             "backing_name", "backing_format", NULL};
     g_autofree char *path = NULL;
     g_autofree char *backing_name = NULL;
-    g_autoptr(VmrImage) made = NULL;
     VmrImageNew image = {0};
     Call call;
 
@@ -154,10 +155,10 @@ moving_create(PyObject *module, PyObject *args, PyObject *keywords)
     image.path = path;
     image.backing_name = backing_name;
     call_enter(&call, module_get_state(module), -1);
-    vmr_image_create(&image, &made, &call.wait, &call.error);
+    vmr_image_create(&image, NULL, &call.wait, &call.error);
     if (call_leave(&call) < 0)
         return NULL;
-    return Py_BuildValue("(KK)", (guint64)made->dev, (guint64)made->ino);
+    Py_RETURN_NONE;
 }
 
 PyDoc_STRVAR(
@@ -192,29 +193,61 @@ moving_rebase(PyObject *module, PyObject *args, PyObject *keywords)
 }
 
 PyDoc_STRVAR(
+    moving_identity_doc,
+    "_file_identity($module, /, path)\n"
+    "--\n\n"
+    "The device and the inode of a file, and when it was made.\n"
+    "\n"
+    "*path* is a regular file. The last is in ns since 1970, 0 where the file system\n"
+    "does not know. Raises ImageError, NotFoundError, StorageError. Calls statx.");
+
+static PyObject *
+moving_identity(PyObject *module, PyObject *args, PyObject *keywords)
+{
+    static char *names[] = {"path", NULL};
+    g_autofree char *path = NULL;
+    vmr_autofd fd = -1;
+    guint64 born = 0;
+    struct stat st;
+    Call call;
+
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "O&:_file_identity", names,
+                                     arg_path, &path))
+        return NULL;
+    call_enter(&call, module_get_state(module), -1);
+    fd = vmr_imagefile_open(path, &st, &call.error);
+    if (fd >= 0)
+        born = vmr_imagefile_get_birth(fd);
+    if (call_leave(&call) < 0)
+        return NULL;
+    return Py_BuildValue("(KKK)", (guint64)st.st_dev, (guint64)st.st_ino, born);
+}
+
+PyDoc_STRVAR(
     moving_remove_doc,
-    "_remove_file($module, /, path, dev, ino)\n"
+    "_remove_file($module, /, path, dev, ino, born)\n"
     "--\n\n"
     "Remove a file if it is still the one that is meant.\n"
     "\n"
-    "*path* is removed if it has the device *dev* and the inode *ino*, and no QEMU\n"
-    "has it open; one that is gone is fine. Raises DivergedError, BusyError,\n"
-    "StorageError.");
+    "*path* is removed if it has the device *dev* and the inode *ino*, was made at\n"
+    "*born* (ns since 1970, 0: whenever), and no QEMU has it open; one that is gone is\n"
+    "fine. Raises DivergedError, BusyError, StorageError.");
 
 static PyObject *
 moving_remove(PyObject *module, PyObject *args, PyObject *keywords)
 {
-    static char *names[] = {"path", "dev", "ino", NULL};
+    static char *names[] = {"path", "dev", "ino", "born", NULL};
     g_autofree char *path = NULL;
     unsigned long long dev;
     unsigned long long ino;
+    unsigned long long born;
     Call call;
 
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "O&KK:_remove_file", names,
-                                     arg_path, &path, &dev, &ino))
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "O&KKK:_remove_file",
+                                     names, arg_path, &path, &dev, &ino, &born))
         return NULL;
     call_enter(&call, module_get_state(module), -1);
-    vmr_image_remove(path, (dev_t)dev, (ino_t)ino, 0, &call.error);
+    vmr_image_remove(path, (dev_t)dev, (ino_t)ino, born, &call.error);
     if (call_leave(&call) < 0)
         return NULL;
     Py_RETURN_NONE;
@@ -327,6 +360,7 @@ PyMethodDef moving_table[] = {
     MODULE_FUNCTION("_plan_move", moving_plan, moving_plan_doc),
     MODULE_FUNCTION("_create_image", moving_create, moving_create_doc),
     MODULE_FUNCTION("_rebase_image", moving_rebase, moving_rebase_doc),
+    MODULE_FUNCTION("_file_identity", moving_identity, moving_identity_doc),
     MODULE_FUNCTION("_remove_file", moving_remove, moving_remove_doc),
     MODULE_FUNCTION("_disk_chains", moving_chains, moving_chains_doc),
     MODULE_FUNCTION("_image_backing", moving_backing, moving_backing_doc),

@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from . import _core, values
+from .errors import ImageError, NotFoundError
 
 if TYPE_CHECKING:
     from .planning import Plan
@@ -46,11 +47,21 @@ _KEEP = 30 * 24 * 3600.0
 
 @dataclasses.dataclass(frozen=True)
 class Created:
-    """A file that this migration has made; which one is told by its inode."""
+    """A file that this migration has made.
+
+    Which one is told by its inode, and by ``born``, in ns since 1970 (0: the file
+    system does not know): the number of an inode is used again when its file is gone.
+    """
 
     path: str
     dev: int
     ino: int
+    born: int
+
+    @classmethod
+    def at(cls, path: str) -> Created:
+        """The file that is there now. Raises NotFoundError, ImageError, StorageError."""
+        return cls(path, *_core._file_identity(path))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,10 +170,9 @@ class Job:
     def owns(self, path: str) -> bool:
         """Whether the file that is at ``path`` now was made by this migration."""
         try:
-            status = os.lstat(path)
-        except FileNotFoundError:
+            return Created.at(path) in self.state.created
+        except (NotFoundError, ImageError):
             return False
-        return Created(path, status.st_dev, status.st_ino) in self.state.created
 
 
 def folder() -> pathlib.Path:

@@ -11,6 +11,7 @@ takes it away.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import os
 import stat
@@ -107,7 +108,7 @@ class Store:
         try:
             if fd is not None:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _core._remove_file(created.path, created.dev, created.ino)
+            _core._remove_file(created.path, created.dev, created.ino, created.born)
         except (BlockingIOError, BusyError, DivergedError):
             return False
         finally:
@@ -125,8 +126,8 @@ class Store:
         others = tuple(one for one in self._job.state.created if one.path != path)
         make(temporary)
         _core._mark_copy(temporary)
-        status = os.lstat(temporary)
-        self._job.save(created=(*others, Created(path, status.st_dev, status.st_ino)))
+        made = dataclasses.replace(Created.at(temporary), path=path)
+        self._job.save(created=(*others, made))
         try:
             os.link(temporary, path, follow_symlinks=False)
             sync_folder(os.path.dirname(path))

@@ -288,7 +288,7 @@ class _Migration:
         # the names are this plan's, and the journal of its snapshot has them
         known = {one.path for one in self._job.state.created}
         tops = [path for disk in self._plan.disks for path in (disk.overlay, disk.mirror)]
-        new = tuple(_created(path) for path in tops if path not in known)
+        new = tuple(Created.at(path) for path in tops if path not in known)
         self._job.save(created=(*self._job.state.created, *new))
 
     def _is_over(self) -> bool:
@@ -429,7 +429,7 @@ class _Migration:
         unused = [one for one in self._job.state.created if one.path not in used]
         if self._plan.remove_source:
             tops = (disk.layers[0] for disk in self._plan.disks)
-            unused += [Created(top.source, top.dev, top.ino) for top in tops if top.ino]
+            unused += [Created(top.source, top.dev, top.ino, 0) for top in tops if top.ino]
         unused = [one for one in unused if os.path.lexists(one.path)]
         gone = {one.path: self._store.drop(one) for one in unused}
         return (
@@ -500,8 +500,3 @@ def _escape(text: str) -> str:
 
 def _allocated(path: str) -> int:
     return os.stat(path).st_blocks * _BLOCK
-
-
-def _created(path: str) -> Created:
-    status = os.lstat(path)
-    return Created(path, status.st_dev, status.st_ino)

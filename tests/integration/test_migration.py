@@ -425,5 +425,5 @@ def test_copy_that_is_in_use_by_a_guest_is_never_removed(guest: Guest) -> None:
     base = guest.path1 / "common"
     status = base.stat()
     with pytest.raises(virmirror.BusyError, match="a QEMU has it open"):
-        _core._remove_file(base, status.st_dev, status.st_ino)
+        _core._remove_file(base, status.st_dev, status.st_ino, 0)
     assert base.exists()

@@ -12,7 +12,7 @@ import pytest
 
 import virmirror
 from support.plans import PLAN
-from virmirror import jobs
+from virmirror import _core, jobs
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +33,7 @@ def path(state):
 
 def test_saved_job_is_the_same_when_opened_again(path):
     job = jobs.Job.open(PLAN)
-    created = jobs.Created("/path2/old.qcow2", 1, 2)
+    created = jobs.Created("/path2/old.qcow2", 1, 2, 3)
     job.save(phase="copy", created=(created,), pause=0.5)
     job.close()
     again = jobs.Job.open(PLAN)
@@ -148,12 +148,24 @@ def test_bad_record_of_another_domain_is_no_obstacle(path, state, dom):
     assert virmirror.unfinished(dom) is None
 
 
+def test_file_of_another_birth_is_not_removed(tmp_path):
+    """The inode's number may be in use again."""
+    file = tmp_path / "file"
+    file.touch()
+    dev, ino, born = _core._file_identity(file)
+    assert born > 0
+    with pytest.raises(virmirror.DivergedError, match="another file by now"):
+        _core._remove_file(file, dev, ino, born - 1)
+    assert file.exists()
+    _core._remove_file(file, dev, ino, born)
+    assert not file.exists()
+
+
 def test_file_is_owned_only_by_its_inode(path, tmp_path):
     file = tmp_path / "file"
     file.touch()
-    status = file.stat()
     job = jobs.Job.open(PLAN)
-    job.save(created=(jobs.Created(str(file), status.st_dev, status.st_ino),))
+    job.save(created=(jobs.Created.at(str(file)),))
     assert job.owns(str(file))
     other = tmp_path / "other"
     other.touch()
