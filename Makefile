@@ -54,7 +54,7 @@ valgrind: build/ext-werror.stamp system-all ## the heart of the Python tests in 
 	tests/sanitize/valgrind.sh
 
 check-all: build/ext-werror.stamp ## all that is too long for "make test": full sweeps, fuzz, asan, tsan, leak, valgrind
-	VIRMIRROR_FULL=1 $(PY) -m pytest
+	VIRMIRROR_FULL=1 $(PY) -m pytest -o faulthandler_timeout=0
 	$(MAKE) fuzz asan tsan leak valgrind
 
 bench: build system-bench ## measure virmirror beside other tools; bench-NAME is one of bench/NAME.py
