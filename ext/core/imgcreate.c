@@ -67,6 +67,13 @@ check_wanted(const VmrImageNew *image, GError **error)
     return TRUE;
 }
 
+static void
+set_taken(const VmrImageDraft *draft, GError **error)
+{
+    g_set_error(error, VMR_ERROR, VMR_ERROR_EXISTS,
+                "'%s' is there already, and is left as it is", draft->path);
+}
+
 /* Whether nothing has the name of @draft; that is looked at here only to spare
  * the work, what counts is that the naming fails. */
 static gboolean
@@ -77,8 +84,7 @@ check_name_free(const VmrImageDraft *draft, GError **error)
     if (fstatat(draft->folder_fd, draft->base, &st, AT_SYMLINK_NOFOLLOW) < 0 &&
         errno == ENOENT)
         return TRUE;
-    g_set_error(error, VMR_ERROR, VMR_ERROR_EXISTS,
-                "'%s' is there already, and is left as it is", draft->path);
+    set_taken(draft, error);
     return FALSE;
 }
 
@@ -108,8 +114,9 @@ draft_open(VmrImageDraft *draft, GError **error)
     if (draft->fd >= 0)
         return TRUE;
     if (errno == EEXIST)
-        return check_name_free(draft, error);
-    vmr_error_set_errno(error, errno, "create", draft->path);
+        set_taken(draft, error);
+    else
+        vmr_error_set_errno(error, errno, "create", draft->path);
     return FALSE;
 }
 
@@ -265,8 +272,9 @@ vmr_image_draft_publish(VmrImageDraft *draft, GError **error)
     if (!draft->named && linkat(AT_FDCWD, file, draft->folder_fd, draft->base,
                                 AT_SYMLINK_FOLLOW) < 0) {
         if (errno == EEXIST)
-            return check_name_free(draft, error);
-        vmr_error_set_errno(error, errno, "name", draft->path);
+            set_taken(draft, error);
+        else
+            vmr_error_set_errno(error, errno, "name", draft->path);
         return FALSE;
     }
     draft->named = TRUE;

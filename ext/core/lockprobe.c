@@ -68,7 +68,10 @@ probe(int fd, const char *path, off_t first, off_t bytes, VmrLock *lock,
     if (!can_be_locked(&st))
         return TRUE;
     if (fcntl(fd, F_OFD_GETLK, &probe) == 0) {
-        *lock = probe.l_type == F_UNLCK ? VMR_LOCK_FREE : VMR_LOCK_WRITER;
+        if (probe.l_type != F_UNLCK)
+            *lock = VMR_LOCK_WRITER;
+        else if (S_ISREG(st.st_mode))
+            *lock = VMR_LOCK_FREE;
         return TRUE;
     }
     if (means_no_locks(errno))

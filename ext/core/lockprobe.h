@@ -13,7 +13,9 @@ G_BEGIN_DECLS
 typedef enum {
     VMR_LOCK_FREE,    /* nobody has it open for writing */
     VMR_LOCK_WRITER,  /* a QEMU (or qemu-img) has */
-    VMR_LOCK_UNKNOWN, /* the file system or file cannot tell */
+    VMR_LOCK_UNKNOWN, /* the file system or file cannot tell: of a device that
+                       * is not locked neither, since the lock is on the node, and
+                       * libvirt makes nodes of its own for a QEMU */
     VMR_LOCK_LAST
 } VmrLock;
 

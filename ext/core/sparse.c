@@ -85,6 +85,7 @@ sparse_new(const VmrSparseSpec *spec)
         copy->deny |= 1u << VMR_SPARSE_METHOD_RANGE;
     copy->limit = vmr_sparse_limit_new(spec->bandwidth);
     copy->begin = g_get_monotonic_time();
+    copy->pid = getpid();
     copy->done_fd = eventfd(0, EFD_CLOEXEC);
     return copy;
 }
@@ -145,6 +146,8 @@ sparse_run(void *opaque)
     gboolean ok = copy->destination ? vmr_sparse_fill(copy, &copy->error)
                                     : take_sum(copy, &copy->error);
 
+    if (ok && vmr_sparse_check_cancelled(copy, &copy->error))
+        ok = FALSE; /* who has ended the wait does not expect it to be there */
     if (!ok && copy->destination)
         vmr_sparse_fill_undo(copy, &copy->error);
     vmr_sparse_files_close(&copy->files);
@@ -202,6 +205,8 @@ join(VmrSparse *copy, int grace_ms)
 
     if (!copy->has_thread)
         return TRUE;
+    if (copy->pid != getpid())
+        return FALSE;
     if (!vmr_wait_fd(&patience, copy->done_fd, grace_ms, &ready, NULL) ||
         !ready)
         return FALSE;
@@ -233,13 +238,17 @@ end_early(VmrSparse *copy, GError **error)
     vmr_sparse_cancel(copy);
     if (!join(copy, END_GRACE_MS)) {
         vmr_error_note(error, "what is under way to the storage of '%s' does "
-                       "not end", copy->destination);
+                       "not end",
+                       copy->destination ? copy->destination : copy->source);
         vmr_error_set_unknown(error, TRUE);
+        copy->hangs = TRUE;
         return;
     }
     detail = vmr_error_get_detail(copy->error);
-    if (!detail)
+    if (!detail) {
+        vmr_error_note(error, "it was completed just before");
         return;
+    }
     vmr_error_note(error, "%s", copy->error->message);
     if (detail->partial)
         vmr_error_mark_partial(error);
@@ -254,6 +263,12 @@ wait_for_end(VmrSparse *copy, const VmrWait *wait, gboolean end_on_timeout,
 
     if (!copy->has_thread)
         return take_outcome(copy, report, error);
+    if (copy->pid != getpid()) {
+        g_set_error(error, VMR_ERROR, VMR_ERROR_INVALID_STATE,
+                    "the copy of '%s' belongs to process %d, which has started it",
+                    copy->source, (int)copy->pid);
+        return FALSE;
+    }
     if (vmr_wait_fd(wait, copy->done_fd, -1, &ready, &local)) {
         join(copy, -1);
         return take_outcome(copy, report, error);
@@ -319,7 +334,7 @@ static void
 drop(VmrSparse *copy, int grace_ms)
 {
     vmr_sparse_cancel(copy);
-    if (!join(copy, grace_ms))
+    if (!join(copy, copy->hangs ? 0 : grace_ms) && copy->pid == getpid())
         pthread_detach(copy->thread);
     sparse_unref(copy);
 }

@@ -130,8 +130,11 @@ open_destination(VmrSparseFiles *files, gboolean overwrite, GError **error)
     if (!check_unused(fd, files->destination, TRUE, error))
         return FALSE;
     files->out_is_block = S_ISBLK(st.st_mode);
-    files->out =
-        vmr_imagefile_reopen_as(fd, O_RDWR, files->destination, error);
+    /* O_EXCL: a device that is mounted, or part of another one, is refused; one
+     * that a QEMU has open is not */
+    files->out = vmr_imagefile_reopen_as(
+        fd, files->out_is_block ? O_RDWR | O_EXCL : O_RDWR, files->destination,
+        error);
     return files->out >= 0;
 }
 
@@ -163,6 +166,9 @@ vmr_sparse_files_open(VmrSparseFiles *files, const char *source,
 void
 vmr_sparse_files_close(VmrSparseFiles *files)
 {
+    /* a child that was forked meanwhile has the descriptors, too */
+    if (files->out >= 0)
+        vmr_sparse_files_unlock(files);
     vmr_fd_close(&files->in);
     vmr_fd_close(&files->in_direct);
     vmr_fd_close(&files->out_direct);

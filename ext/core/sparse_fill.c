@@ -84,6 +84,28 @@ is_there_already(VmrSparse *copy, gboolean *there, GError **error)
     return TRUE;
 }
 
+/* The destination that was created empty may have been filled by another copy,
+ * which got the lock first: then it is that one's. */
+static gboolean
+see_whose_it_is(VmrSparse *copy, GError **error)
+{
+    VmrSparseFiles *files = &copy->files;
+    gboolean created = files->created;
+    VmrCopymark mark;
+    struct stat st;
+
+    files->created = FALSE;
+    if (fstat(files->out, &st) < 0) {
+        vmr_error_set_errno(error, errno, "look at", copy->destination);
+        return FALSE;
+    }
+    if (!vmr_copymark_get(files->out, copy->destination, &mark, error))
+        return FALSE;
+    files->created =
+        created && st.st_size == 0 && mark.state == VMR_COPYMARK_NONE;
+    return TRUE;
+}
+
 /* Wait for the lock, or until the one who has it lets others share it, and what
  * they then find is all there: *@there. To verify it, it must be our own. Errors:
  * as for vmr_sparse_files_look(), and CANCELLED. */
@@ -94,6 +116,7 @@ lock_destination(VmrSparse *copy, gboolean *there, GError **error)
 
     for (;;) {
         if (!vmr_sparse_files_try_lock(files, &copy->locked, error) ||
+            (copy->locked && !see_whose_it_is(copy, error)) ||
             vmr_sparse_check_cancelled(copy, error))
             return FALSE;
         if (copy->locked)
@@ -159,14 +182,31 @@ zero_holes(VmrSparse *copy, GError **error)
     return TRUE;
 }
 
-/* Have the destination be nothing but a hole of the right size. */
+/* Write zeros over the beginning of the destination, for good: a header in front
+ * of data that are missing or wrong would make it an image. */
+static gboolean
+take_head_away(VmrSparse *copy, GError **error)
+{
+    gsize len = MIN(copy->files.size, VMR_SPARSE_HEAD);
+    g_autofree guint8 *zeros = g_malloc0(len);
+
+    if (vmr_sparse_write_full(copy->files.out, zeros, len, 0) &&
+        fdatasync(copy->files.out) == 0)
+        return TRUE;
+    vmr_error_set_errno(error, errno, "take away the beginning of",
+                        copy->destination);
+    return FALSE;
+}
+
+/* Have the destination be nothing but a hole of the right size; a device has no
+ * holes, but zeros, and its other data are to come. */
 static gboolean
 empty_destination(VmrSparse *copy, GError **error)
 {
     const VmrSparseFiles *files = &copy->files;
 
     if (files->out_is_block)
-        return zero_holes(copy, error);
+        return take_head_away(copy, error) && zero_holes(copy, error);
     if (ftruncate(files->out, 0) == 0 &&
         ftruncate(files->out, (off_t)files->size) == 0)
         return TRUE;
@@ -285,23 +325,19 @@ vmr_sparse_fill(VmrSparse *copy, GError **error)
            sync_file(copy, fsync, error) && sync_folder(copy, error);
 }
 
-/* Take mark and beginning of an incomplete copy away again: a header in front of
- * data that are missing or wrong would make it an image. */
+/* Take mark and beginning of an incomplete copy away again. */
 static void
 spoil(VmrSparse *copy, GError **error)
 {
-    g_autofree guint8 *zeros = NULL;
+    g_autoptr(GError) unmarked = NULL;
     g_autoptr(GError) failed = NULL;
-    gsize len = MIN(copy->files.size, VMR_SPARSE_HEAD);
 
     if (!copy->has_head)
         return;
-    if (!set_mark(copy, VMR_COPYMARK_INCOMPLETE, &failed))
+    if (!set_mark(copy, VMR_COPYMARK_INCOMPLETE, &unmarked))
+        vmr_error_note(error, "%s", unmarked->message);
+    if (!take_head_away(copy, &failed))
         vmr_error_note(error, "%s", failed->message);
-    zeros = g_malloc0(len);
-    if (!vmr_sparse_write_full(copy->files.out, zeros, len, 0))
-        vmr_error_note(error, "its beginning could not be taken away: %s",
-                       g_strerror(errno));
 }
 
 void

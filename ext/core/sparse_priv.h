@@ -198,6 +198,8 @@ struct VmrSparse {
     gint64 begin;            /* µs: when it was started */
     pthread_t thread;
     gboolean has_thread;     /* to be joined; the owner's */
+    gboolean hangs;          /* its end was waited for, in vain; the owner's */
+    pid_t pid;               /* of the process that has the thread */
     int done_fd;             /* eventfd: readable once the thread has ended */
     /* of the thread until then: */
     gboolean locked;

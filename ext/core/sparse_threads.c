@@ -57,9 +57,34 @@ step_failed(Worker *worker, VmrSparseRange range, gboolean reading, int errnum)
     return STEP_FAILED;
 }
 
+/* Whether @errnum says that sync_file_range() is not to be had here; what it would
+ * have begun is then left to the fsync. */
+static gboolean
+is_no_sync_range(int errnum)
+{
+    return errnum == EINVAL || errnum == ESPIPE || errnum == ENOSYS ||
+           errnum == EOPNOTSUPP || errnum == EPERM;
+}
+
+/* An error of the storage is told to a descriptor once: what is not taken from
+ * here is not in the fsync any more. */
+static gboolean
+sync_range(Worker *worker, VmrSparseRange range, unsigned flags)
+{
+    VmrSparseTransfer *transfer = worker->transfer;
+
+    if (sync_file_range(transfer->out, (off_t)range.offset,
+                        (off_t)range.length, flags) == 0 ||
+        is_no_sync_range(errno))
+        return TRUE;
+    vmr_sparse_transfer_fail(transfer, errno, "write back",
+                             transfer->destination, range.offset);
+    return FALSE;
+}
+
 /* Have the kernel begin to write @range back, and wait for what it began a
- * window ago. Mere advice: an error of the storage comes with the fsync. */
-static void
+ * window ago. */
+static Step
 write_back(Worker *worker, VmrSparseRange range)
 {
     int out = worker->transfer->out;
@@ -67,17 +92,18 @@ write_back(Worker *worker, VmrSparseRange range)
     VmrSparseRange *slot = &worker->window[worker->written % size];
 
     if (worker->written >= size) {
-        (void)sync_file_range(out, (off_t)slot->offset, (off_t)slot->length,
-                              SYNC_FILE_RANGE_WAIT_BEFORE |
-                                  SYNC_FILE_RANGE_WRITE |
-                                  SYNC_FILE_RANGE_WAIT_AFTER);
+        if (!sync_range(worker, *slot,
+                        SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
+                            SYNC_FILE_RANGE_WAIT_AFTER))
+            return STEP_FAILED;
         (void)posix_fadvise(out, (off_t)slot->offset, (off_t)slot->length,
                             POSIX_FADV_DONTNEED);
     }
-    (void)sync_file_range(out, (off_t)range.offset, (off_t)range.length,
-                          SYNC_FILE_RANGE_WRITE);
+    if (!sync_range(worker, range, SYNC_FILE_RANGE_WRITE))
+        return STEP_FAILED;
     *slot = range;
     worker->written++;
+    return STEP_DONE;
 }
 
 static Step
@@ -96,9 +122,7 @@ copy_through_buffer(Worker *worker, VmrSparseRange range)
         return step_failed(worker, range, FALSE, errno);
     vmr_sparse_sum_add(&sum, worker->buffer, range.length, range.offset);
     vmr_sparse_transfer_finish(transfer, range, sum);
-    if (out >= 0 && !direct)
-        write_back(worker, range);
-    return STEP_DONE;
+    return out >= 0 && !direct ? write_back(worker, range) : STEP_DONE;
 }
 
 static Step
@@ -127,8 +151,7 @@ copy_in_kernel(Worker *worker, VmrSparseRange range)
         return step_failed(worker, range, TRUE, errno);
     vmr_sparse_sum_add(&sum, worker->buffer, range.length, range.offset);
     vmr_sparse_transfer_finish(transfer, range, sum);
-    write_back(worker, range);
-    return STEP_DONE;
+    return write_back(worker, range);
 }
 
 /* Wait until this thread may start something, and say how much; FALSE: it has to

@@ -20,6 +20,10 @@ ATTRIBUTE = "user.virmirror.copy"
 SLOW = MIB // 2  # bytes per second
 
 PROGRAM = "import sys, virmirror; print(virmirror.copy(*sys.argv[1:3], {}).method)"
+IN_KERNEL = """\
+import sys; from virmirror import _core
+_core._copy_by(*sys.argv[1:3], 'copy_file_range')
+"""
 # without io_uring, whose reads and writes are no system calls
 NO_URING = "io_uring_setup:error=EPERM"
 
@@ -227,6 +231,40 @@ def test_fault_of_the_storage_is_told_and_leaves_no_image(source, destination, f
     assert subprocess.run(
         ["qemu-img", "info", "-f", "qcow2", destination], capture_output=True, check=False
     ).returncode
+
+
+def test_error_of_writing_back_meanwhile_is_not_lost(source, destination):
+    """The fsync does not tell of it a second time."""
+    tracer = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=sync_file_range"]
+    tracer += ["-e", "inject=sync_file_range:error=EIO"]
+    command = [*tracer, sys.executable, "-c", IN_KERNEL, source, destination]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 1
+    assert "StorageError: cannot write back" in result.stderr
+    assert not destination.exists()
+
+
+def test_copy_after_a_fork_does_not_wait_for_the_child(source, destination):
+    """The child has the descriptors, and with them a share of the lock."""
+    destination.touch()
+    first = virmirror.Copy.start(source, destination, overwrite=True, bandwidth=SLOW)
+    child = os.fork()
+    if child == 0:
+        try:
+            first.wait()
+        except virmirror.StateError as error:
+            os.write(1, str(error).encode())
+            signal.pause()
+        finally:
+            os._exit(1)
+    try:
+        first.cancel()
+        with pytest.raises(virmirror.CancelledError):
+            first.wait()
+        assert virmirror.copy(source, destination, overwrite=True, timeout=30).copied > 0
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
 
 
 def test_too_little_room_is_told_before_anything_is_written(source, tmp_path):

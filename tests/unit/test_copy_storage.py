@@ -2,7 +2,9 @@
 """Copies on block devices, and on a file system where files can share their data."""
 
 import os
+import pathlib
 import subprocess
+import time
 
 import pytest
 
@@ -121,6 +123,37 @@ def test_copy_to_a_device_that_is_too_small_is_refused(source, tmp_path):
         with pytest.raises(virmirror.SpecError, match="too few"):
             virmirror.copy(source, device, overwrite=True)
     assert image.read_bytes() == b"\xff" * 4 * MIB
+
+
+def test_copy_to_a_device_that_is_broken_off_leaves_no_header(source, tmp_path):
+    """Of what was on the device before, too."""
+    image = tmp_path / "image"
+    image.write_bytes(b"\xff" * 8 * MIB)
+    with source.open("r+b") as file:
+        file.write(b"QFI\xfb")  # so that the beginning is no hole
+        file.seek(MIB)
+        file.write(os.urandom(3 * MIB))
+    with storage.loop_device(image) as device:
+        with virmirror.Copy.start(source, device, overwrite=True, bandwidth=MIB) as copy:
+            while copy.progress().current == 0:
+                time.sleep(0.01)
+            copy.cancel()
+            with pytest.raises(virmirror.CancelledError):
+                copy.wait()
+        subprocess.run(["blockdev", "--flushbufs", device], check=True)
+    content = image.read_bytes()
+    assert content[: 64 * KIB] == bytes(64 * KIB)
+    assert b"\xff" * 64 * KIB in content
+
+
+def test_device_that_is_mounted_is_not_copied_to(source, tmp_path):
+    image, folder = tmp_path / "image", tmp_path / "folder"
+    folder.mkdir()
+    with storage.xfs(image, folder):
+        mounts = [line.split() for line in pathlib.Path("/proc/mounts").read_text().splitlines()]
+        (device,) = [mount[0] for mount in mounts if mount[1] == str(folder)]
+        with pytest.raises(virmirror.StorageError, match="busy"):
+            virmirror.copy(source, device, overwrite=True)
 
 
 def test_copy_of_a_device_through_a_link_copies_all_of_it(tmp_path):
