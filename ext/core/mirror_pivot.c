@@ -235,6 +235,7 @@ vmr_mirror_sync_copies(VmrMirror *mirror, const VmrWait *wait, GError **error)
 {
     const VmrRecord *record = mirror->record;
     g_autoptr(GPtrArray) paths = g_ptr_array_new();
+    g_autoptr(GError) local = NULL;
     VmrWait patient = *wait;
 
     for (guint i = 0; i < record->disks->len; i++) {
@@ -248,9 +249,14 @@ vmr_mirror_sync_copies(VmrMirror *mirror, const VmrWait *wait, GError **error)
     }
     g_ptr_array_add(paths, NULL);
     patient.call_timeout = VMR_WAIT_FOREVER;
-    return vmr_wait_call(&patient, "fsync", sync_paths,
-                         g_ptr_array_steal(paths, NULL), free_strv, NULL,
-                         NULL, error);
+    if (vmr_wait_call(&patient, "fsync", sync_paths,
+                      g_ptr_array_steal(paths, NULL), free_strv, NULL, NULL,
+                      &local))
+        return TRUE;
+    /* whatever becomes of it, nothing of the guest has changed */
+    vmr_error_set_unknown(&local, FALSE);
+    g_propagate_error(error, g_steal_pointer(&local));
+    return FALSE;
 }
 
 /* libvirt opens the layers one by one. When one cannot be opened it leaves those

@@ -2,10 +2,13 @@
 
 #include "moveplan.h"
 
+#include <errno.h>
 #include <libvirt/virterror.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/xattr.h>
 
+#include "copymark.h"
 #include "error.h"
 #include "lockprobe.h"
 #include "preflight.h"
@@ -105,6 +108,26 @@ check_space(Planner *planner)
                                 " bytes free, and %" G_GUINT64_FORMAT
                                 " are to be written: make room",
                                 need->folder, free_bytes, need->bytes);
+    }
+}
+
+/* Without marks nobody could tell, after a crash, a copy that is complete from one
+ * that is not, and keep a guest off the latter. */
+static void
+check_marks(Planner *planner)
+{
+    for (guint i = 0; i < planner->space->len; i++) {
+        const char *folder = g_array_index(planner->space, Space, i).folder;
+
+        if (getxattr(folder, VMR_COPYMARK_NAME, NULL, 0) < 0 &&
+            (errno == EOPNOTSUPP || errno == ENOSYS))
+            vmr_preflight_found(planner->flight, NULL, VMR_ERROR_NOT_SUPPORTED,
+                                VIR_ERR_CONFIG_UNSUPPORTED,
+                                "the file system of '%s' keeps no extended "
+                                "attributes (user.*), by which a complete copy "
+                                "is known: use one that does (NFS from 4.2 "
+                                "on), or mirror to copies of your own",
+                                folder);
     }
 }
 
@@ -280,6 +303,7 @@ vmr_move_plan(const VmrDomain *dom, const char *const *disks,
         plan_disk(&planner, disks[i], disks[i + 1], snapshot);
     review_snapshot(&planner, snapshot);
     check_space(&planner);
+    check_marks(&planner);
     if (!vmr_preflight_report(flight, error)) {
         vmr_error_annotate(error, NULL, "plan");
         return NULL;

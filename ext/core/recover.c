@@ -2,6 +2,8 @@
 
 #include "recover.h"
 
+#include <sys/stat.h>
+
 #include "error.h"
 #include "recover_priv.h"
 
@@ -11,6 +13,10 @@
 /* libvirt hears of a job's end after QEMU, and QEMU drops its locks after that: a
  * bad verdict counts when it is still the same after so many looks. */
 #define BAD_LOOKS 10
+
+/* Seconds between the last writes to two files that tell nothing: mirrors lag, and
+ * who resumes a guest that was left suspended takes longer. */
+#define ONE_AGE 5
 
 gboolean
 vmr_policy_parse(const char *name, VmrPolicy *policy, GError **error)
@@ -116,9 +122,8 @@ do_pivot(VmrRecover *what, const VmrWait *wait, GError **error)
 
     /* the overlay may be open still, in a QEMU that does not use it */
     what->mirror->leaked = has_asked(what->now);
-    if (fresh && !vmr_mirror_wait_ready(what->mirror, wait, error))
-        return VMR_STEP_FAILED;
-    if (!vmr_mirror_pivot(what->mirror, wait, &local)) {
+    if ((fresh && !vmr_mirror_wait_ready(what->mirror, wait, &local)) ||
+        !vmr_mirror_pivot(what->mirror, wait, &local)) {
         /* what was not pivoted is mirrored still: the guest need not stand */
         if (!vmr_error_is_unknown(local))
             resume_after(what, wait, &local);
@@ -274,6 +279,19 @@ do_orphaned(VmrRecover *what, const VmrWait *wait, GError **error)
                                error));
 }
 
+/* Whether both sides of @disk were written to last at the same time. */
+static gboolean
+are_of_one_age(const VmrDisk *disk)
+{
+    struct stat overlay;
+    struct stat mirror;
+
+    return stat(disk->overlay->path, &overlay) == 0 &&
+           stat(disk->mirror->path, &mirror) == 0 &&
+           S_ISREG(overlay.st_mode) && S_ISREG(mirror.st_mode) &&
+           ABS(overlay.st_mtim.tv_sec - mirror.st_mtim.tv_sec) <= ONE_AGE;
+}
+
 /* Which side the next start will use, as the record of @disk is to say it;
  * FALSE when it cannot be told whether that is the newer one. */
 static gboolean
@@ -281,16 +299,20 @@ decide_off(const VmrRecord *record, const VmrDiskInspection *one,
            VmrDiskState *state)
 {
     const VmrDisk *disk = one->disk;
+    /* with the guest suspended both sides have the same content; otherwise QEMU
+     * may have gone to the other side, and written there, before it died. Somebody
+     * may have resumed the guest since: that side is then the younger one */
+    gboolean equal = record->paused && are_of_one_age(disk);
 
-    /* with the guest suspended both sides have the same content; without, QEMU
-     * may have gone to the other side, and written there, before it died */
     if (g_strcmp0(one->persistent, disk->mirror->path) == 0) {
         *state = VMR_DISK_STATE_PIVOTED;
-        return disk->state != VMR_DISK_STATE_ABORTING || record->paused;
+        return equal || (disk->state != VMR_DISK_STATE_ABORTING &&
+                         disk->state != VMR_DISK_STATE_ABORTED);
     }
     if (g_strcmp0(one->persistent, disk->overlay->path) == 0) {
         *state = VMR_DISK_STATE_ABORTED;
-        return disk->state != VMR_DISK_STATE_PIVOTING || record->paused;
+        return equal || (disk->state != VMR_DISK_STATE_PIVOTING &&
+                         disk->state != VMR_DISK_STATE_PIVOTED);
     }
     if (g_strcmp0(one->persistent, disk->source->path) == 0) {
         *state = VMR_DISK_STATE_PLANNED;
@@ -316,8 +338,8 @@ do_off(VmrRecover *what, const VmrWait *wait, GError **error)
                 "have written to '%s' last: compare them before it is "
                 "started, nothing was removed",
                 disk->target, one->persistent ? one->persistent : "nothing",
-                disk->state == VMR_DISK_STATE_PIVOTING ? disk->mirror->path
-                : disk->overlay->path);
+                state == VMR_DISK_STATE_ABORTED ? disk->mirror->path
+                                                : disk->overlay->path);
             return VMR_STEP_END;
         }
         disk->state = state;

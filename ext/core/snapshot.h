@@ -21,7 +21,8 @@ G_BEGIN_DECLS
  * name it got. Without a <mirror>, *@name is NULL, nothing was done, and the
  * caller passes @xml and @flags on to libvirt; that a mirrored snapshot of the
  * domain forbids this, too, is an error (BUSY). @flags: DISK_ONLY (implied),
- * REUSE_EXT, QUIESCE, ATOMIC (implied), VALIDATE (implied).
+ * REUSE_EXT, QUIESCE, ATOMIC (implied), VALIDATE (adds nothing: @xml is read
+ * strictly anyway).
  * Errors: as vmr_mirror_create(). */
 gboolean vmr_snapshot_create_xml(VmrHv *hv, virDomainPtr dom, const char *xml,
                                  guint flags, char **name,

@@ -114,7 +114,9 @@ def inspect(dom: Any, *, timeout: float | None = 60.0) -> Inspection:
     ``dom`` is a libvirt.virDomain, running or not; ``timeout`` in seconds, or
     None. Raises JournalError for a journal that cannot be understood,
     MirrorTimeoutError, MirrorError with libvirt's code. Calls
-    virDomainGetXMLDesc and virDomainGetBlockJobInfo.
+    virDomainGetXMLDesc, virDomainGetBlockJobInfo and, where the locks leave it
+    open which file QEMU uses, virDomainQemuMonitorCommand ("info block"), after
+    which libvirt calls the domain tainted.
     """
     found = _core._inspect(dom, timeout)
     disks = tuple(DiskInspection(**disk) for disk in found.pop("disks"))

@@ -3,8 +3,10 @@
 /* inspect and recover: each verdict, made on the fake, and what becomes of it
  * under each policy. */
 
+#include <fcntl.h>
 #include <libvirt/virterror.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "mirror_fixture.h"
 #include "recover.h"
@@ -273,6 +275,43 @@ test_lying_sets_the_persistent_source(void)
     fake_files_tidy(files);
 }
 
+/* Have @record, changed, be the journal. */
+static void
+save(FakeHv *fake, VmrRecord *record)
+{
+    g_autofree char *xml = NULL;
+
+    record->sequence++;
+    xml = vmr_record_format(record);
+    fake_hv_set_metadata(fake, FALSE, xml);
+    fake_hv_set_metadata(fake, TRUE, xml);
+}
+
+static int
+state_of(VmrDomain *dom)
+{
+    VmrWait wait = fixture_patience();
+    g_autoptr(GError) error = NULL;
+    int state;
+
+    vmr_hv_get_state(dom, &state, NULL, &wait, &error);
+    g_assert_no_error(error);
+    return state;
+}
+
+/* Have @path be written to @seconds later. */
+static void
+make_younger(const char *path, int seconds)
+{
+    struct stat st;
+    struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}};
+
+    g_assert_cmpint(stat(path, &st), ==, 0);
+    times[1] = st.st_mtim;
+    times[1].tv_sec += seconds;
+    g_assert_cmpint(utimensat(AT_FDCWD, path, times, 0), ==, 0);
+}
+
 static void
 test_guest_suspended_by_us_is_resumed_no_other(gconstpointer by_us)
 {
@@ -281,27 +320,95 @@ test_guest_suspended_by_us_is_resumed_no_other(gconstpointer by_us)
         vmr_domain_new(fake_hv_get(fake), fake_hv_domain(fake));
     g_autoptr(VmrRecovery) recovery = NULL;
     g_autoptr(VmrRecord) record = NULL;
-    g_autofree char *xml = NULL;
     g_autoptr(GError) error = NULL;
     VmrWait wait = fixture_patience();
-    int state;
 
     make_ready(fake);
     record = fixture_load(fake);
     record->paused = GPOINTER_TO_INT(by_us);
-    record->sequence++;
-    xml = vmr_record_format(record);
-    fake_hv_set_metadata(fake, FALSE, xml);
-    fake_hv_set_metadata(fake, TRUE, xml);
+    save(fake, record);
     vmr_hv_suspend(dom, &wait, &error);
     g_assert_no_error(error);
     recovery = recover(fake, VMR_POLICY_RESUME);
-    vmr_hv_get_state(dom, &state, NULL, &wait, &error);
-    g_assert_no_error(error);
-    g_assert_cmpint(state, ==,
+    g_assert_cmpint(state_of(dom), ==,
                     by_us ? VIR_DOMAIN_RUNNING : VIR_DOMAIN_PAUSED);
     fixture_clean_up(fake);
     fake_files_tidy(files);
+}
+
+/* One disk is pivoted, one can be, and the mirror of one has ended. */
+static void
+test_guest_suspended_by_us_is_resumed_if_the_pivot_fails(void)
+{
+    g_autoptr(FakeHv) fake = fake_hv_new(files, 3);
+    g_autoptr(VmrDomain) dom =
+        vmr_domain_new(fake_hv_get(fake), fake_hv_domain(fake));
+    g_autoptr(VmrRecovery) recovery = NULL;
+    g_autoptr(VmrRecord) record = NULL;
+    g_autoptr(GError) error = NULL;
+    VmrWait wait = fixture_patience();
+
+    fake_hv_knobs(fake)->refuse_pivot = "vdb";
+    pivot_and_fail(fake, 3);
+    fake_hv_knobs(fake)->refuse_pivot = NULL;
+    fake_hv_fail_job(fake, "vdc");
+    record = fixture_load(fake);
+    record->paused = TRUE;
+    save(fake, record);
+    vmr_hv_suspend(dom, &wait, &error);
+    g_assert_no_error(error);
+    recovery = vmr_recover(fake_hv_get(fake), fake_hv_domain(fake),
+                           VMR_POLICY_PIVOT, &wait, &error);
+    g_assert_null(recovery);
+    g_assert_error(error, VMR_ERROR, VMR_ERROR_JOB_FAILED);
+    g_assert_cmpint(state_of(dom), ==, VIR_DOMAIN_RUNNING);
+    fixture_clean_up(fake);
+    fake_files_tidy(files);
+}
+
+typedef struct {
+    VmrDiskState state; /* of the disk whose persistent source is the overlay */
+    gboolean paused;
+    int younger;        /* seconds, that the mirror was written to later */
+    VmrVerdict after;
+} Off;
+
+/* The host loses its power in the cut-over. */
+static void
+test_off_mirror_may_be_newer_nothing_is_removed(void)
+{
+    static const Off off_table[] = {
+        {VMR_DISK_STATE_MIRRORING, FALSE, 60, VMR_VERDICT_NOTHING},
+        {VMR_DISK_STATE_PIVOTING, TRUE, 1, VMR_VERDICT_NOTHING},
+        {VMR_DISK_STATE_PIVOTING, TRUE, 60, VMR_VERDICT_OFF},
+        {VMR_DISK_STATE_PIVOTING, FALSE, 0, VMR_VERDICT_OFF},
+        {VMR_DISK_STATE_PIVOTED, FALSE, 0, VMR_VERDICT_OFF},
+    };
+
+    for (gsize i = 0; i < G_N_ELEMENTS(off_table); i++) {
+        const Off *off = &off_table[i];
+        g_autoptr(FakeHv) fake = fake_hv_new(files, 1);
+        g_autoptr(VmrRecovery) recovery = NULL;
+        g_autoptr(VmrRecord) record = NULL;
+        g_autofree char *mirror = NULL;
+
+        make_off(fake);
+        record = fixture_load(fake);
+        record->paused = off->paused;
+        record->state = VMR_STATE_PIVOTING;
+        ((VmrDisk *)record->disks->pdata[0])->state = off->state;
+        mirror = g_strdup(((VmrDisk *)record->disks->pdata[0])->mirror->path);
+        save(fake, record);
+        make_younger(mirror, off->younger);
+        recovery = recover(fake, VMR_POLICY_ABORT);
+        g_assert_cmpstr(vmr_verdict_name(recovery->verdict), ==,
+                        vmr_verdict_name(off->after));
+        if (off->after == VMR_VERDICT_OFF) {
+            g_assert_nonnull(strstr(recovery->left->pdata[0], mirror));
+            g_assert_true(g_file_test(mirror, G_FILE_TEST_EXISTS));
+        }
+        fake_files_tidy(files);
+    }
 }
 
 static void
@@ -354,6 +461,11 @@ main(int argc, char **argv)
     g_test_add_data_func("/recover/guest_suspended_by_others_is_not",
                          GINT_TO_POINTER(FALSE),
                          test_guest_suspended_by_us_is_resumed_no_other);
+    g_test_add_func("/recover/guest_suspended_by_us_is_resumed_if_the_pivot_"
+                    "fails",
+                    test_guest_suspended_by_us_is_resumed_if_the_pivot_fails);
+    g_test_add_func("/recover/off_mirror_may_be_newer_nothing_is_removed",
+                    test_off_mirror_may_be_newer_nothing_is_removed);
     g_test_add_func("/recover/policy_names", test_policy_names);
     status = g_test_run();
     fake_files_free(files);
