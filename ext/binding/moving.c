@@ -253,6 +253,36 @@ moving_remove(PyObject *module, PyObject *args, PyObject *keywords)
     Py_RETURN_NONE;
 }
 
+PyDoc_STRVAR(
+    moving_leave_doc,
+    "_leave_file($module, /, dom, path)\n"
+    "--\n\n"
+    "See to it that the next start of a domain does not want a file.\n"
+    "\n"
+    "*dom* is a libvirt.virDomain that runs, *path* the file, which is about to be\n"
+    "removed: a disk that has it as its persistent source gets the one that it runs\n"
+    "on. Raises StateError (a disk runs on it), MirrorError. Calls\n"
+    "virDomainGetXMLDesc and virDomainDefineXMLFlags.");
+
+static PyObject *
+moving_leave(PyObject *module, PyObject *args, PyObject *keywords)
+{
+    static char *names[] = {"dom", "path", NULL};
+    const ModuleState *state = module_get_state(module);
+    g_auto(DomainArg) dom = {.state = state};
+    g_autofree char *path = NULL;
+    Call call;
+
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "O&O&:_leave_file", names,
+                                     arg_domain, &dom, arg_path, &path))
+        return NULL;
+    call_enter(&call, state, -1);
+    vmr_live_leave(dom.domain, path, &call.wait, &call.error);
+    if (call_leave(&call) < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
 /* Paths of a disk's chain as a list, top first; new reference. */
 static PyObject *
 chain_to_list(const VmrDomDisk *disk)
@@ -362,6 +392,7 @@ PyMethodDef moving_table[] = {
     MODULE_FUNCTION("_rebase_image", moving_rebase, moving_rebase_doc),
     MODULE_FUNCTION("_file_identity", moving_identity, moving_identity_doc),
     MODULE_FUNCTION("_remove_file", moving_remove, moving_remove_doc),
+    MODULE_FUNCTION("_leave_file", moving_leave, moving_leave_doc),
     MODULE_FUNCTION("_disk_chains", moving_chains, moving_chains_doc),
     MODULE_FUNCTION("_image_backing", moving_backing, moving_backing_doc),
     MODULE_FUNCTION("_make_error", moving_error, moving_error_doc),

@@ -160,6 +160,22 @@ plan_pull(Shorten *what, const VmrDomDisk *disk, const char *base,
     return TRUE;
 }
 
+/* Whether a pull runs already, which is then gone on with: what it comes to is
+ * looked at in the end. */
+static gboolean
+is_pulling(const Shorten *what, gboolean *pulling, const VmrWait *wait,
+           GError **error)
+{
+    virDomainBlockJobInfo info;
+    gboolean active;
+
+    if (!vmr_hv_block_job_info(what->dom, what->target, &info, &active, wait,
+                               error))
+        return FALSE;
+    *pulling = active && info.type == VIR_DOMAIN_BLOCK_JOB_TYPE_PULL;
+    return TRUE;
+}
+
 gboolean
 vmr_collapse_pull(const VmrDomain *dom, const char *disk_name,
                   const char *base, gulong bandwidth, gboolean start_only,
@@ -172,6 +188,7 @@ vmr_collapse_pull(const VmrDomain *dom, const char *disk_name,
     const char *base_path;
     VmrDomDisk *disk;
     guint flags = VIR_DOMAIN_BLOCK_REBASE_BANDWIDTH_BYTES;
+    gboolean pulling;
 
     if (!live)
         return FALSE;
@@ -184,8 +201,9 @@ vmr_collapse_pull(const VmrDomain *dom, const char *disk_name,
     if (base_path)
         flags |= VIR_DOMAIN_BLOCK_REBASE_RELATIVE;
     jobs = vmr_jobs_open(dom, wait, error);
-    if (!jobs || !vmr_hv_block_rebase(dom, disk->target, base_path, bandwidth,
-                                      flags, wait, error))
+    if (!jobs || !is_pulling(&what, &pulling, wait, error) ||
+        (!pulling && !vmr_hv_block_rebase(dom, disk->target, base_path,
+                                          bandwidth, flags, wait, error)))
         return FALSE;
     return start_only ||
            vmr_jobs_wait_until(jobs, look_for_end, &what, wait, error);

@@ -56,3 +56,46 @@ vmr_live_set_source(const VmrDomain *dom, const char *target, const char *path,
     then = vmr_domxml_set_source(now, target, path, format, error);
     return then && vmr_hv_define(dom, then, wait, error);
 }
+
+/* The disk of @dom that has @path as its source; borrowed. */
+static const VmrDomDisk *
+find_user(const VmrDomXml *dom, const char *path)
+{
+    for (guint i = 0; dom && i < dom->disks->len; i++) {
+        const VmrDomDisk *disk = g_ptr_array_index(dom->disks, i);
+
+        if (g_strcmp0(vmr_domdisk_source(disk), path) == 0)
+            return disk;
+    }
+    return NULL;
+}
+
+gboolean
+vmr_live_leave(const VmrDomain *dom, const char *path, const VmrWait *wait,
+               GError **error)
+{
+    g_autoptr(VmrDomXml) inactive = NULL;
+    g_autoptr(VmrDomXml) live = NULL;
+    const VmrDomDisk *behind;
+    const VmrDomDisk *now;
+    const VmrLayer *top;
+
+    if (!vmr_live_read_inactive(dom, &inactive, wait, error))
+        return FALSE;
+    behind = find_user(inactive, path);
+    if (!behind)
+        return TRUE;
+    live = vmr_live_read(dom, wait, error);
+    if (!live)
+        return FALSE;
+    now = vmr_domxml_find(live, behind->target);
+    if (find_user(live, path) || !now || now->chain->len == 0) {
+        g_set_error(error, VMR_ERROR, VMR_ERROR_INVALID_STATE,
+                    "'%s' is wanted by disk '%s' of domain '%s'", path,
+                    behind->target, live->name);
+        return FALSE;
+    }
+    top = g_ptr_array_index(now->chain, 0);
+    return vmr_live_set_source(dom, behind->target, top->path, top->format,
+                               wait, error);
+}

@@ -25,4 +25,10 @@ gboolean vmr_live_set_source(const VmrDomain *dom, const char *target,
                              const char *path, const char *format,
                              const VmrWait *wait, GError **error);
 
+/* Before @path is removed: have the persistent definition of the running @dom name
+ * what a disk runs on where it names @path still, since libvirt died before it had
+ * saved that. Errors: INVALID_STATE (a disk runs on @path), and the usual ones. */
+gboolean vmr_live_leave(const VmrDomain *dom, const char *path,
+                        const VmrWait *wait, GError **error);
+
 G_END_DECLS

@@ -167,14 +167,15 @@ class Host:
                     _own_folder(self._cache)
                     _copy_capabilities(self._cache, _capabilities(self.root), replace=False)
                 self.conn = _connect(self.root)
-                _settle(self.conn)
             except BaseException:
                 if made:
                     shutil.rmtree(self.root, ignore_errors=True)
                 raise
+            # libvirt has the root from here on, whatever happens
             if _process.root is None:
                 atexit.register(_at_exit, self._pid)
                 _process.root, _process.temporary = self.root, made
+            _settle(self.conn)
             _process.host = self
 
     def start(
@@ -216,15 +217,15 @@ class Host:
             if _process.host is not self or self._pid != os.getpid():
                 return
             _process.host = None
-        try:
-            if not self._keep_guests:
-                # It fails only where somebody has closed the connection.
-                with contextlib.suppress(libvirt.libvirtError):
-                    _end_domains(self.conn)
-        finally:
-            self._save_capabilities()
-            if not self._keep_guests:
-                end_qemus(self.root)
+            try:
+                if not self._keep_guests:
+                    # It fails only where somebody has closed the connection.
+                    with contextlib.suppress(libvirt.libvirtError):
+                        _end_domains(self.conn)
+            finally:
+                self._save_capabilities()
+                if not self._keep_guests:
+                    end_qemus(self.root)
 
     def _save_capabilities(self) -> None:
         if self._cache is not None:

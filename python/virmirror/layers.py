@@ -12,18 +12,25 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import fcntl
 import os
+import random
 import stat
+import time
 from collections.abc import Callable
 from typing import TypeAlias
 
 from . import _core
-from .errors import BusyError, DivergedError
+from .errors import BusyError, DivergedError, ImageError
 from .jobs import Created, Job, LayerReport, sync_folder
 from .planning import LayerPlan, Plan
 
 __all__ = ["Store"]
+
+# On a copy that was taken over by a migration that has not made it: for good, since
+# the guest that was based on it then need not be running now.
+_SHARED = "user.virmirror.shared"
 
 #: Is told the path of the copy, and the bytes done and to be done.
 OnCopy: TypeAlias = Callable[[str, int, int], None]
@@ -73,11 +80,18 @@ class Store:
             self._check_source(layer)
             if not os.path.lexists(layer.destination):
                 self._make(layer.destination, _make_empty)
-            fd = _open(layer.destination)
+            try:
+                fd = _open(layer.destination)
+            except FileNotFoundError:
+                continue  # somebody has removed it just now
             try:
                 # waits for the process that is copying it now
-                fcntl.flock(fd, fcntl.LOCK_SH)
-                done = _is_at(fd, layer.destination) and self._is_filled(layer)
+                _lock(fd, fcntl.LOCK_SH)
+                done = _is_at(fd, layer.destination) and self._is_filled(layer, fd)
+            except BlockingIOError:
+                os.close(fd)
+                time.sleep(random.uniform(0.01, 0.1))
+                continue
             except BaseException:
                 os.close(fd)
                 raise
@@ -101,15 +115,20 @@ class Store:
     def drop(self, created: Created) -> bool:
         """Remove a file that this migration has made; whether it is gone.
 
-        It stays where another migration uses it, a QEMU has it open, or it is
-        another file by now. Raises StorageError.
+        It stays where another migration uses it, or has used it, a QEMU has it open,
+        or it is another file by now. Raises StorageError.
         """
         fd = self._held.pop(created.path, None)
         try:
-            if fd is not None:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if fd is None:
+                fd = _open(created.path)
+            _lock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_shared(fd):
+                return False
             _core._remove_file(created.path, created.dev, created.ino, created.born)
-        except (BlockingIOError, BusyError, DivergedError):
+        except FileNotFoundError:
+            return True
+        except (BlockingIOError, BusyError, DivergedError, ImageError):
             return False
         finally:
             if fd is not None:
@@ -144,14 +163,22 @@ class Store:
     def _temporary(self, path: str) -> str:
         return f"{path}.{self._plan.id}"
 
-    def _is_filled(self, layer: LayerPlan) -> bool:
+    def _is_filled(self, layer: LayerPlan, fd: int) -> bool:
         """Whether the file that is there is the copy, or (False) is to be made it.
 
-        Raises ExistsError where it is neither.
+        Raises ExistsError where it is neither, and BlockingIOError where it is to be
+        changed while others look at it.
         """
         state = _core._copy_state(layer.source, layer.destination)
+        if state == "fits" and self._wants_rebase(layer):
+            _lock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            state = _core._copy_state(layer.source, layer.destination)
+            if state == "fits":
+                self._rebase(layer)
+            _lock(fd, fcntl.LOCK_SH)
         if state == "fits":
-            self._rebase(layer)
+            if not self._job.owns(layer.destination):
+                _mark_shared(fd, layer.destination)
             self._note(layer, 0, 0.0, None, "none")
             return True
         status = os.stat(layer.destination)
@@ -184,14 +211,16 @@ class Store:
         if report.method != "none":
             self._note(layer, report.copied, report.seconds, report.checksum, report.method)
 
+    def _wants_rebase(self, layer: LayerPlan) -> bool:
+        """Whether the copy's header names its backing file as it was named before."""
+        wanted = (layer.backing_name, layer.backing_format)
+        return layer.rebase and _core._image_backing(layer.destination, layer.format) != wanted
+
     def _rebase(self, layer: LayerPlan) -> None:
         """Have the copy's header name its backing file as it is to be named here."""
-        name, kind = layer.backing_name, layer.backing_format
-        if not layer.rebase or name is None or kind is None:
-            return
-        if _core._image_backing(layer.destination, layer.format) != (name, kind):
-            _core._rebase_image(layer.destination, name, kind)
-            _core._mark_copy(layer.destination, layer.source)
+        assert layer.backing_name is not None and layer.backing_format is not None
+        _core._rebase_image(layer.destination, layer.backing_name, layer.backing_format)
+        _core._mark_copy(layer.destination, layer.source)
 
     def _note(
         self, layer: LayerPlan, copied: int, seconds: float, checksum: str | None, method: str
@@ -220,12 +249,50 @@ def _make_empty(path: str) -> None:
 
 
 def _open(path: str) -> int:
-    """A descriptor for the lock; of a regular file only, and without a wait."""
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    """A descriptor for the lock; of a regular file only, and without a wait.
+
+    On NFS an exclusive lock needs one that could write.
+    """
+    if not stat.S_ISREG(os.lstat(path).st_mode):
+        raise _core._make_error("image", f"'{path}' is no regular file")
+    flags = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        fd = os.open(path, os.O_RDWR | flags)
+    except PermissionError:
+        fd = os.open(path, os.O_RDONLY | flags)
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
         raise _core._make_error("image", f"'{path}' is no regular file")
     return fd
+
+
+def _mark_shared(fd: int, path: str) -> None:
+    """Note on a copy that not only the migration that made it relies on it."""
+    try:
+        os.setxattr(fd, _SHARED, b"1")
+    except OSError as error:
+        raise _core._make_error(
+            "io", f"cannot note on '{path}' that it is used: {error.strerror}"
+        ) from error
+
+
+def _is_shared(fd: int) -> bool:
+    try:
+        os.getxattr(fd, _SHARED)
+    except OSError as error:
+        if error.errno not in (errno.ENODATA, errno.EOPNOTSUPP):
+            raise
+        return False
+    return True
+
+
+def _lock(fd: int, how: int) -> None:
+    """flock(), where the file system has locks. Raises BlockingIOError."""
+    try:
+        fcntl.flock(fd, how)
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
 
 
 def _is_at(fd: int, path: str) -> bool:

@@ -285,11 +285,14 @@ class _Migration:
                 for disk in self._plan.disks
             ]
             self._mirror = _core.MirrorSnapshot.create(self._dom, self._plan.name, specs)
-        # the names are this plan's, and the journal of its snapshot has them
-        known = {one.path for one in self._job.state.created}
-        tops = [path for disk in self._plan.disks for path in (disk.overlay, disk.mirror)]
-        new = tuple(Created.at(path) for path in tops if path not in known)
-        self._job.save(created=(*self._job.state.created, *new))
+        self._note_tops()
+
+    def _note_tops(self) -> None:
+        """Note the new tops down: the snapshot of the plan's name has made them."""
+        paths = [path for disk in self._plan.disks for path in (disk.overlay, disk.mirror)]
+        tops = {path: Created.at(path) for path in paths if os.path.lexists(path)}
+        kept = (one for one in self._job.state.created if one.path not in tops)
+        self._job.save(created=(*kept, *tops.values()))
 
     def _is_over(self) -> bool:
         """Settle what an earlier run has left; whether the cut-over was made."""
@@ -322,6 +325,8 @@ class _Migration:
                 f"the domain has the mirrored snapshot '{found.snapshot}' of somebody else: pivot "
                 "or abort it first",
             )
+        if found.verdict != "creating":
+            self._note_tops()
         if found.verdict in ("ready", "mirroring"):
             recovery.recover(self._dom)  # a guest that we had suspended goes on
             self._mirror = _core.adopt(self._dom, self._plan.name)
@@ -340,7 +345,7 @@ class _Migration:
     def _side(self, disk: DiskPlan) -> str:
         """Which of the plan's files the disk runs on, with the layers below that are
         meant to be there."""
-        chain = tuple(_core._disk_chains(self._dom)[disk.target])
+        chain = tuple(_core._disk_chains(self._dom).get(disk.target, ()))
         old = tuple(layer.source for layer in disk.layers)
         new = tuple(layer.destination for layer in disk.layers)
         sides = {
@@ -369,7 +374,9 @@ class _Migration:
     def _undo(self) -> None:
         if self._mirror is not None and self._mirror.state != "done":
             self._mirror.abort()
-        elif recovery.inspect(self._dom).snapshot == self._plan.name:
+        elif (found := recovery.inspect(self._dom)).snapshot == self._plan.name:
+            if found.verdict != "creating":
+                self._note_tops()
             recovery.recover(self._dom, "abort")
         for disk in self._plan.disks:
             self._take_back(disk)
@@ -377,12 +384,14 @@ class _Migration:
             for layer in disk.layers:
                 self._store.sweep(layer.destination)
         for created in reversed(self._job.state.created):
-            self._store.drop(created)
+            self._drop(created)
         self._job.forget()
 
     def _take_back(self, disk: DiskPlan) -> None:
         """Have the disk on its source again, with all that was written since."""
         if self._side(disk) == "overlay":
+            # whoever has taken the snapshot may have died before it was noted
+            self._note_tops()
             _core.block_commit(self._dom, disk.target, disk.overlay)
         if self._side(disk) != "source":
             raise _core._make_error(
@@ -390,7 +399,15 @@ class _Migration:
             )
         for created in self._job.state.created:
             if created.path == disk.overlay:
-                self._store.drop(created)
+                self._drop(created)
+
+    def _drop(self, created: Created) -> bool:
+        """Remove a file that was made, which the next start must not want; whether it
+        is gone."""
+        if not os.path.lexists(created.path):
+            return True
+        _core._leave_file(self._dom, created.path)
+        return self._store.drop(created)
 
     # ---- from then on ----
 
@@ -431,7 +448,7 @@ class _Migration:
             tops = (disk.layers[0] for disk in self._plan.disks)
             unused += [Created(top.source, top.dev, top.ino, 0) for top in tops if top.ino]
         unused = [one for one in unused if os.path.lexists(one.path)]
-        gone = {one.path: self._store.drop(one) for one in unused}
+        gone = {one.path: self._drop(one) for one in unused}
         return (
             tuple(path for path, is_gone in gone.items() if is_gone),
             tuple(path for path, is_gone in gone.items() if not is_gone),
@@ -451,8 +468,8 @@ class _Migration:
                 DiskReport(
                     target=disk.target,
                     before=tuple(layer.source for layer in disk.layers),
-                    after=tuple(chains[disk.target]),
-                    collapse=chosen[disk.target],
+                    after=tuple(chains.get(disk.target, ())),
+                    collapse=chosen.get(disk.target, "none"),  # somebody else did
                 )
                 for disk in self._plan.disks
             ),

@@ -16,9 +16,9 @@ import libvirt
 import pytest
 
 import virmirror
+from support import storage
 from support.guest import Guest
-from support.storage import tmpfs
-from virmirror import _core, embed, layers, migration, testguest
+from virmirror import _core, embed, jobs, layers, migration, testguest
 
 pytestmark = pytest.mark.qemu
 
@@ -212,11 +212,8 @@ def test_exception_before_the_cut_over_leaves_everything_as_it_was(
     check_untouched(guest, before)
 
 
-@pytest.mark.parametrize("phase", ["collapse", "clean"])
-def test_exception_after_the_cut_over_leaves_the_rest_to_the_next_run(
-    guest: Guest, phase: str
-) -> None:
-    plan = virmirror.plan(guest.dom, {"vda": guest.path2})
+def leave_in(phase: str, plan: virmirror.Plan) -> None:
+    """Run a plan until it comes to ``phase``, and no further."""
 
     def fail(progress: virmirror.Progress) -> None:
         if progress.phase == phase:
@@ -224,6 +221,14 @@ def test_exception_after_the_cut_over_leaves_the_rest_to_the_next_run(
 
     with pytest.raises(RuntimeError, match="no more"):
         virmirror.run(plan, on_progress=fail)
+
+
+@pytest.mark.parametrize("phase", ["collapse", "clean"])
+def test_exception_after_the_cut_over_leaves_the_rest_to_the_next_run(
+    guest: Guest, phase: str
+) -> None:
+    plan = virmirror.plan(guest.dom, {"vda": guest.path2})
+    leave_in(phase, plan)
     assert virmirror.unfinished(guest.dom) == plan
     with pytest.raises(virmirror.BusyError, match="unfinished"):
         virmirror.plan(guest.dom, {"vda": guest.path1})
@@ -330,9 +335,9 @@ def test_base_that_was_completed_and_taken_into_use_meanwhile_is_used(
     judge = layers.Store._is_filled
     seen: list[str] = []
 
-    def judge_late(store: layers.Store, layer: virmirror.LayerPlan) -> bool:
+    def judge_late(store: layers.Store, layer: virmirror.LayerPlan, fd: int) -> bool:
         seen.append(layer.destination)
-        return judge(store, layer) if len(seen) > 1 else False
+        return judge(store, layer, fd) if len(seen) > 1 else False
 
     monkeypatch.setattr(layers.Store, "_is_filled", judge_late)
     report = virmirror.migrate(one, {"vda": path2})
@@ -340,8 +345,9 @@ def test_base_that_was_completed_and_taken_into_use_meanwhile_is_used(
     assert {layer.method for layer in report.layers if layer.destination == seen[0]} == {"none"}
 
 
-def test_undo_leaves_the_base_to_the_migration_that_uses_it(
-    twins: list[libvirt.virDomain], tmp_path: pathlib.Path
+@pytest.mark.parametrize("runs", [True, False])
+def test_undo_leaves_the_base_to_the_guest_that_uses_it(
+    twins: list[libvirt.virDomain], tmp_path: pathlib.Path, runs: bool
 ) -> None:
     path2 = tmp_path / "path2"
     one, other = twins
@@ -350,13 +356,16 @@ def test_undo_leaves_the_base_to_the_migration_that_uses_it(
         if progress.phase == "copy":
             # the other guest has moved onto the base that this migration has copied
             virmirror.migrate(other, {"vda": path2})
+            testguest.wait_for_writes(tmp_path / "second.serial", 20)
+            if not runs:
+                other.destroy()
             raise RuntimeError("no more")
 
     with pytest.raises(RuntimeError, match="no more"):
         virmirror.migrate(one, {"vda": path2}, on_progress=fail_late)
     assert sorted(path.name for path in path2.iterdir()) == ["common", "second.qcow2"]
-    testguest.wait_for_writes(tmp_path / "second.serial", 20)
-    other.destroy()
+    if runs:
+        other.destroy()
     testguest.check(path2 / "second.qcow2", tmp_path / "second.serial")
 
 
@@ -365,8 +374,57 @@ def small(tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
     """A folder on a file system of 8 MiB."""
     folder = tmp_path / "small"
     folder.mkdir()
-    with tmpfs(folder, 8 * testguest.MIB):
+    with storage.ext4(tmp_path / "small.image", folder, 8 * testguest.MIB):
         yield folder
+
+
+def test_new_storage_without_attributes_is_refused(guest: Guest, tmp_path: pathlib.Path) -> None:
+    """After a crash nobody could tell there what is complete."""
+    folder = tmp_path / "plain"
+    folder.mkdir()
+    with storage.ramfs(folder):
+        with pytest.raises(virmirror.NotSupportedError, match="extended attributes"):
+            virmirror.plan(guest.dom, {"vda": folder})
+
+
+def test_chain_that_somebody_else_has_shortened_is_finished(guest: Guest) -> None:
+    plan = virmirror.plan(guest.dom, {"vda": guest.path2})
+    leave_in("collapse", plan)
+    virmirror.block_commit(guest.dom, "vda")
+    report = virmirror.run(plan)
+    assert report.disks[0].collapse == "none"
+    check_moved(guest, [["old.qcow2", "common"]])
+
+
+def test_pull_that_runs_already_is_gone_on_with(guest: Guest) -> None:
+    plan = virmirror.plan(guest.dom, {"vda": guest.path2}, name="fresh", collapse="pull")
+    leave_in("collapse", plan)
+    base = guest.path2 / "common"
+    virmirror.block_pull(guest.dom, "vda", base, bandwidth=testguest.MIB // 4, wait=False)
+    assert guest.dom.blockJobInfo("vda")
+    guest.dom.blockJobSetSpeed("vda", 0)
+    virmirror.run(plan)
+    check_moved(guest, [["old.fresh", "common"]])
+
+
+def test_tops_of_an_earlier_run_are_not_taken_for_those_of_this_one(guest: Guest) -> None:
+    plan = virmirror.plan(guest.dom, {"vda": guest.path2})
+    tops = (plan.disks[0].overlay, plan.disks[0].mirror)
+    with contextlib.closing(jobs.Job.open(plan)) as job:
+        job.save(created=tuple(jobs.Created(path, 1, 2, 3) for path in tops))
+    virmirror.run(plan)
+    check_moved(guest, [["old.qcow2", "common"]])
+
+
+def test_file_that_only_the_definition_names_is_left_first(guest: Guest) -> None:
+    old, gone = guest.path1 / "old.qcow2", guest.path1 / "gone"
+    text = guest.dom.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE).replace(str(old), str(gone))
+    guest.dom.connect().defineXML(text)
+    assert guest.chain(inactive=True)[0] == gone
+    _core._leave_file(guest.dom, gone)
+    assert guest.chain(inactive=True)[0] == old
+    with pytest.raises(virmirror.StateError, match="is wanted by disk 'vda'"):
+        _core._leave_file(guest.dom, old)
 
 
 def test_new_storage_without_room_is_found_before_anything_is_done(
