@@ -307,6 +307,8 @@ def sync_folder(path: str | os.PathLike[str]) -> None:
 
 
 def _drop_old(home: pathlib.Path) -> None:
+    for path in home.glob("*.new"):
+        path.unlink()  # of a process that died while it wrote
     for path in home.glob("*.json"):
         if path.stat().st_mtime < time.time() - _KEEP and _load(path).report is not None:
             path.unlink()

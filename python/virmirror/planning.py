@@ -136,9 +136,10 @@ def plan(
 
     Returns the `Plan`. Raises, with everything that was found in one error,
     SpecError, StateError, NotFoundError, ExistsError, BusyError,
-    NotSupportedError, ImageError, StorageError (no space); JournalError,
-    MirrorTimeoutError, MirrorError. Calls virDomainGetXMLDesc,
-    virDomainGetMetadata, virDomainListAllSnapshots and virConnectGetURI.
+    NotSupportedError (also a folder on a file system without extended attributes),
+    ImageError, StorageError (no space); JournalError, MirrorTimeoutError, MirrorError.
+    Calls virDomainGetXMLDesc, virDomainGetMetadata, virDomainListAllSnapshots and
+    virConnectGetURI.
     """
     _check_options(collapse, pace, bandwidth, pause_budget)
     identity = uuid.uuid4().hex
