@@ -181,7 +181,7 @@ vmr_collapse_pull(const VmrDomain *dom, const char *disk_name,
                   const char *base, gulong bandwidth, gboolean start_only,
                   const VmrWait *wait, GError **error)
 {
-    g_autoptr(VmrDomXml) live = vmr_live_read(dom, wait, error);
+    g_autoptr(VmrDomXml) live = vmr_live_read_settled(dom, wait, error);
     g_autoptr(GPtrArray) expected = g_ptr_array_new_with_free_func(g_free);
     g_autoptr(VmrJobs) jobs = NULL;
     Shorten what = {.dom = dom, .expected = expected};
@@ -352,7 +352,7 @@ gboolean
 vmr_collapse_commit(const VmrDomain *dom, const char *disk_name,
                     const char *top, const VmrWait *wait, GError **error)
 {
-    g_autoptr(VmrDomXml) live = vmr_live_read(dom, wait, error);
+    g_autoptr(VmrDomXml) live = vmr_live_read_settled(dom, wait, error);
     g_autoptr(GPtrArray) expected = g_ptr_array_new_with_free_func(g_free);
     Shorten what = {.dom = dom, .expected = expected};
     VmrDomDisk *disk;

@@ -405,6 +405,12 @@ vmr_domxml_find(const VmrDomXml *dom, const char *name)
     return found;
 }
 
+gboolean
+vmr_domdisk_job_has_ended(const VmrDomDisk *disk)
+{
+    return disk->mirror && g_strcmp0(disk->mirror_job, "") == 0;
+}
+
 const char *
 vmr_domdisk_source(const VmrDomDisk *disk)
 {

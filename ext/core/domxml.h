@@ -80,6 +80,10 @@ VmrDomDisk *vmr_domxml_find(const VmrDomXml *dom, const char *name);
 /* The path of the top layer of @disk, borrowed, NULL where it has none. */
 const char *vmr_domdisk_source(const VmrDomDisk *disk);
 
+/* Whether @disk shows a block job that QEMU has ended and libvirt is letting go of:
+ * it is of no kind any more. */
+gboolean vmr_domdisk_job_has_ended(const VmrDomDisk *disk);
+
 /* "no", "yes", "pivot" or "abort"; static. */
 const char *vmr_ready_name(VmrReady ready);
 

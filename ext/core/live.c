@@ -23,6 +23,45 @@ vmr_live_read(const VmrDomain *dom, const VmrWait *wait, GError **error)
     return g_steal_pointer(&xml);
 }
 
+/* A reading that may be repeated. */
+typedef struct {
+    const VmrDomain *dom;
+    VmrDomXml *live;
+} Reading;
+
+static gboolean
+read_settled(gpointer data, const VmrWait *wait, GError **error)
+{
+    Reading *reading = data;
+    g_autoptr(VmrDomXml) live = vmr_live_read(reading->dom, wait, error);
+
+    if (!live)
+        return FALSE;
+    for (guint i = 0; i < live->disks->len; i++) {
+        const VmrDomDisk *disk = g_ptr_array_index(live->disks, i);
+
+        if (!vmr_domdisk_job_has_ended(disk))
+            continue;
+        g_set_error(error, VMR_ERROR, VMR_ERROR_DIVERGED,
+                    "libvirt does not let go of the block job of disk '%s', "
+                    "which has ended",
+                    disk->target);
+        return FALSE;
+    }
+    reading->live = g_steal_pointer(&live);
+    return TRUE;
+}
+
+VmrDomXml *
+vmr_live_read_settled(const VmrDomain *dom, const VmrWait *wait,
+                      GError **error)
+{
+    Reading reading = {.dom = dom};
+
+    vmr_wait_settle(wait, VMR_ERROR_DIVERGED, read_settled, &reading, error);
+    return reading.live;
+}
+
 gboolean
 vmr_live_read_inactive(const VmrDomain *dom, VmrDomXml **xml,
                        const VmrWait *wait, GError **error)

@@ -15,6 +15,12 @@ G_BEGIN_DECLS
 VmrDomXml *vmr_live_read(const VmrDomain *dom, const VmrWait *wait,
                          GError **error);
 
+/* The same once libvirt has let go of each block job that has ended, which takes a
+ * moment: the job then is still there, of no kind any more. Errors: DIVERGED (it does
+ * not let go), too. */
+VmrDomXml *vmr_live_read_settled(const VmrDomain *dom, const VmrWait *wait,
+                                 GError **error);
+
 /* The persistent definition into *@xml, NULL for a transient domain. */
 gboolean vmr_live_read_inactive(const VmrDomain *dom, VmrDomXml **xml,
                                 const VmrWait *wait, GError **error);

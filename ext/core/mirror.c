@@ -195,8 +195,11 @@ look_at_disk(const VmrDisk *disk, const VmrDomXml *live, gboolean last,
             return VMR_LOOK_SETTLING;
         set_job_failed(disk, error);
         return VMR_LOOK_FAILED;
-    case VMR_TRUTH_SOURCE:
     case VMR_TRUTH_ENDING:
+        if (!last)
+            return VMR_LOOK_SETTLING;
+        break;
+    case VMR_TRUTH_SOURCE:
     case VMR_TRUTH_RETURNING:
     case VMR_TRUTH_UNDOING:
     case VMR_TRUTH_OTHER:

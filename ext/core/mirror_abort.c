@@ -285,7 +285,7 @@ static gboolean
 abort_all(VmrMirror *mirror, const VmrWait *wait, GError **error)
 {
     GPtrArray *disks = mirror->record->disks;
-    g_autoptr(VmrDomXml) live = vmr_live_read(mirror->dom, wait, error);
+    g_autoptr(VmrDomXml) live = vmr_live_read_settled(mirror->dom, wait, error);
     g_autofree gboolean *running = g_new0(gboolean, disks->len);
 
     if (!live)

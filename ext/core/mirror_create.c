@@ -303,7 +303,7 @@ static gboolean
 undo_disk(VmrMirror *mirror, const VmrDisk *disk, gboolean *committed,
           const VmrWait *wait, GError **error)
 {
-    g_autoptr(VmrDomXml) live = vmr_live_read(mirror->dom, wait, error);
+    g_autoptr(VmrDomXml) live = vmr_live_read_settled(mirror->dom, wait, error);
     VmrTruth truth;
 
     *committed = FALSE;

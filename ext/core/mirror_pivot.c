@@ -319,7 +319,7 @@ vmr_mirror_patience(const VmrWait *wait)
 gboolean
 vmr_mirror_check_pivotable(VmrMirror *mirror, const VmrWait *wait, GError **error)
 {
-    g_autoptr(VmrDomXml) live = vmr_live_read(mirror->dom, wait, error);
+    g_autoptr(VmrDomXml) live = vmr_live_read_settled(mirror->dom, wait, error);
 
     if (!live || !vmr_reach_files(mirror->record, wait, error))
         return FALSE;

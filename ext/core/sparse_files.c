@@ -8,7 +8,6 @@
 #include <fcntl.h>
 #include <libvirt/virterror.h>
 #include <linux/fs.h>
-#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -18,6 +17,11 @@
 #include "imagefile.h"
 #include "lockprobe.h"
 #include "sparse_priv.h"
+
+/* The byte whose lock says that a file is filled (python/virmirror/layers.py has it,
+ * too). Not flock(): that is a lock of all bytes on NFS, among them those by which
+ * QEMU tells that it has the file open. */
+#define LOCK_BYTE (G_GINT64_CONSTANT(1) << 62)
 
 /* The size of the file or device @fd. */
 static gboolean
@@ -130,11 +134,8 @@ open_destination(VmrSparseFiles *files, gboolean overwrite, GError **error)
     if (!check_unused(fd, files->destination, TRUE, error))
         return FALSE;
     files->out_is_block = S_ISBLK(st.st_mode);
-    /* O_EXCL: a device that is mounted, or part of another one, is refused; one
-     * that a QEMU has open is not */
-    files->out = vmr_imagefile_reopen_as(
-        fd, files->out_is_block ? O_RDWR | O_EXCL : O_RDWR, files->destination,
-        error);
+    files->out =
+        vmr_imagefile_reopen_as(fd, O_RDWR, files->destination, error);
     return files->out >= 0;
 }
 
@@ -177,14 +178,29 @@ vmr_sparse_files_close(VmrSparseFiles *files)
     g_clear_pointer(&files->base, g_free);
 }
 
+/* Have the lock of the destination be @type (F_WRLCK), if it can be so at once. */
+static gboolean
+set_lock(const VmrSparseFiles *files, short type)
+{
+    struct flock lock = {
+        .l_type = type,
+        .l_whence = SEEK_SET,
+        .l_start = LOCK_BYTE,
+        .l_len = 1,
+    };
+
+    return fcntl(files->out, F_OFD_SETLK, &lock) == 0;
+}
+
 gboolean
 vmr_sparse_files_try_lock(VmrSparseFiles *files, gboolean *taken,
                           GError **error)
 {
-    *taken = flock(files->out, LOCK_EX | LOCK_NB) == 0;
-    if (*taken || errno == EWOULDBLOCK || errno == EINTR)
+    *taken = set_lock(files, F_WRLCK);
+    if (*taken || errno == EAGAIN || errno == EACCES || errno == EINTR)
         return TRUE;
-    if (errno == ENOLCK || errno == EOPNOTSUPP || errno == ENOSYS) {
+    if (errno == ENOLCK || errno == EOPNOTSUPP || errno == ENOSYS ||
+        errno == EINVAL) {
         *taken = TRUE;
         return TRUE;
     }
@@ -195,13 +211,13 @@ vmr_sparse_files_try_lock(VmrSparseFiles *files, gboolean *taken,
 gboolean
 vmr_sparse_files_try_share(VmrSparseFiles *files)
 {
-    return flock(files->out, LOCK_SH | LOCK_NB) == 0;
+    return set_lock(files, F_RDLCK);
 }
 
 void
 vmr_sparse_files_unlock(VmrSparseFiles *files)
 {
-    (void)flock(files->out, LOCK_UN);
+    (void)set_lock(files, F_UNLCK);
 }
 
 /* That the destination still has a name; what it is goes into *@st. */
@@ -217,6 +233,29 @@ check_not_removed(const VmrSparseFiles *files, struct stat *st, GError **error)
     g_set_error(error, VMR_ERROR, VMR_ERROR_DIVERGED,
                 "'%s' was removed by somebody: copy again",
                 files->destination);
+    return FALSE;
+}
+
+/* Of a device the kernel knows whether it is mounted, or a part of another one; that a
+ * QEMU has it open it does not tell. */
+static gboolean
+check_not_claimed(const VmrSparseFiles *files, GError **error)
+{
+    g_autoptr(GError) local = NULL;
+    vmr_autofd claim = -1;
+
+    if (!files->out_is_block)
+        return TRUE;
+    claim = vmr_imagefile_reopen_as(files->out, O_RDONLY | O_EXCL,
+                                    files->destination, &local);
+    if (claim >= 0)
+        return TRUE;
+    if (errno == EBUSY)
+        g_set_error(error, VMR_ERROR, VMR_ERROR_BUSY,
+                    "'%s' is in use: it is mounted, or a part of another device",
+                    files->destination);
+    else
+        g_propagate_error(error, g_steal_pointer(&local));
     return FALSE;
 }
 
@@ -238,7 +277,8 @@ look_at_destination(const VmrSparseFiles *files, GError **error)
                     files->destination, size, files->size, files->source);
         return FALSE;
     }
-    return check_unused(files->out, files->destination, TRUE, error);
+    return check_not_claimed(files, error) &&
+           check_unused(files->out, files->destination, TRUE, error);
 }
 
 static gboolean

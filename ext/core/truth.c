@@ -36,6 +36,8 @@ truth_of_job(const VmrDisk *disk, const VmrDomDisk *now)
     gboolean undoing =
         has_job(now, "active-commit", disk->overlay, disk->source);
 
+    if (vmr_domdisk_job_has_ended(now))
+        return VMR_TRUTH_ENDING;
     if (has_job(now, "copy", disk->mirror, disk->overlay))
         return VMR_TRUTH_RETURNING;
     if (!undoing && !has_job(now, "copy", disk->overlay, disk->mirror))

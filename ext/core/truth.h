@@ -16,7 +16,8 @@ typedef enum {
     VMR_TRUTH_OVERLAY,   /* the overlay is the top, no copy runs */
     VMR_TRUTH_MIRRORING, /* copying from the overlay to the mirror */
     VMR_TRUTH_READY,     /* the same, and both sides are in step */
-    VMR_TRUTH_ENDING,    /* libvirt asked QEMU to pivot or abort */
+    VMR_TRUTH_ENDING,    /* libvirt asked QEMU to pivot or abort, or a job has
+                          * ended by itself */
     VMR_TRUTH_PIVOTED,   /* the mirror is the top, no copy runs */
     VMR_TRUTH_RETURNING, /* copying from the mirror back to the overlay */
     VMR_TRUTH_UNDOING,   /* committing the overlay back into the source */

@@ -107,7 +107,7 @@ class _Process:
 
 
 _process = _Process()
-_lock = threading.Lock()
+_lock = threading.RLock()
 
 
 class Host:
@@ -213,8 +213,10 @@ class Host:
         A forked child closes nothing. Raises :exc:`EmbedError` if a QEMU does
         not end.
         """
+        if self._pid != os.getpid():
+            return  # the lock may have been another thread's when we were forked
         with _lock:
-            if _process.host is not self or self._pid != os.getpid():
+            if _process.host is not self:
                 return
             _process.host = None
             try:
@@ -326,17 +328,19 @@ def _in_parallel(
 
 
 def _at_exit(pid: int) -> None:
-    if pid != os.getpid() or _process.root is None:
+    if pid != os.getpid():
         return
-    try:
-        if _process.host is not None:
-            _process.host.close()
-    finally:
-        if _process.conn is not None:
-            with contextlib.suppress(libvirt.libvirtError):  # closed already
-                _process.conn.close()
-        if _process.temporary:
-            shutil.rmtree(_process.root, ignore_errors=True)
+    with _lock:  # another thread may be closing the host just now
+        assert _process.root is not None
+        try:
+            if _process.host is not None:
+                _process.host.close()
+        finally:
+            if _process.conn is not None:
+                with contextlib.suppress(libvirt.libvirtError):  # closed already
+                    _process.conn.close()
+            if _process.temporary:
+                shutil.rmtree(_process.root, ignore_errors=True)
 
 
 def _choose_root(root: str | os.PathLike[str] | None) -> tuple[pathlib.Path, bool]:

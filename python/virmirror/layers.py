@@ -4,7 +4,7 @@
 A copy has its place by the plan, and its content is what counts: a file that is
 there is used if it is the same as the source, and is an error if not. While one
 process copies a layer, the others that need it wait; who uses a copy holds a
-shared lock (flock) on it until its migration is over, so that nobody who gives up
+shared lock on it until its migration is over, so that nobody who gives up
 takes it away.
 """
 
@@ -17,6 +17,7 @@ import fcntl
 import os
 import random
 import stat
+import struct
 import time
 from collections.abc import Callable
 from typing import TypeAlias
@@ -27,6 +28,9 @@ from .jobs import Created, Job, LayerReport, sync_folder
 from .planning import LayerPlan, Plan
 
 __all__ = ["Store"]
+
+# What is locked of a copy; ext/core/sparse_files.c says why.
+_LOCK_BYTE = 1 << 62
 
 # On a copy that was taken over by a migration that has not made it: for good, since
 # the guest that was based on it then need not be running now.
@@ -86,7 +90,7 @@ class Store:
                 continue  # somebody has removed it just now
             try:
                 # waits for the process that is copying it now
-                _lock(fd, fcntl.LOCK_SH)
+                _lock(fd, fcntl.F_RDLCK)
                 done = _is_at(fd, layer.destination) and self._is_filled(layer, fd)
             except BlockingIOError:
                 os.close(fd)
@@ -122,7 +126,7 @@ class Store:
         try:
             if fd is None:
                 fd = _open(created.path)
-            _lock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(fd, fcntl.F_WRLCK)
             if _is_shared(fd):
                 return False
             _core._remove_file(created.path, created.dev, created.ino, created.born)
@@ -130,6 +134,10 @@ class Store:
             return True
         except (BlockingIOError, BusyError, DivergedError, ImageError):
             return False
+        except OSError as error:
+            if error.errno not in (errno.ELOOP, errno.EBADF):
+                raise
+            return False  # a link by now, or one that we may only read
         finally:
             if fd is not None:
                 os.close(fd)
@@ -171,14 +179,13 @@ class Store:
         """
         state = _core._copy_state(layer.source, layer.destination)
         if state == "fits" and self._wants_rebase(layer):
-            _lock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(fd, fcntl.F_WRLCK)
             state = _core._copy_state(layer.source, layer.destination)
             if state == "fits":
                 self._rebase(layer)
-            _lock(fd, fcntl.LOCK_SH)
+            _lock(fd, fcntl.F_RDLCK)
         if state == "fits":
-            if not self._job.owns(layer.destination):
-                _mark_shared(fd, layer.destination)
+            self._mark_shared(fd, layer)
             self._note(layer, 0, 0.0, None, "none")
             return True
         status = os.stat(layer.destination)
@@ -188,6 +195,7 @@ class Store:
         if status.st_size == layer.size and not layer.rebase:
             checksum = _core.checksum(layer.source)
             if _core.checksum(layer.destination) == checksum:
+                self._mark_shared(fd, layer)
                 self._note(layer, 0, 0.0, checksum, "none")
                 return True
         raise _core._make_error(
@@ -195,6 +203,20 @@ class Store:
             f"'{layer.destination}' is there already, and is not the same as "
             f"'{layer.source}': remove it, or give another folder",
         )
+
+    def _mark_shared(self, fd: int, layer: LayerPlan) -> None:
+        """Note on a copy that not only the migration that made it relies on it."""
+        if self._job.owns(layer.destination):
+            return
+        try:
+            os.setxattr(fd, _SHARED, b"1")
+        except OSError as error:
+            # who may not even write to it is not who has been here before
+            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise _core._make_error(
+                    "io",
+                    f"cannot note on '{layer.destination}' that it is used: {error.strerror}",
+                ) from error
 
     def _copy(self, layer: LayerPlan) -> None:
         plan = self._plan
@@ -251,29 +273,21 @@ def _make_empty(path: str) -> None:
 def _open(path: str) -> int:
     """A descriptor for the lock; of a regular file only, and without a wait.
 
-    On NFS an exclusive lock needs one that could write.
+    An exclusive lock needs one that could write.
     """
     if not stat.S_ISREG(os.lstat(path).st_mode):
         raise _core._make_error("image", f"'{path}' is no regular file")
     flags = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         fd = os.open(path, os.O_RDWR | flags)
-    except PermissionError:
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
         fd = os.open(path, os.O_RDONLY | flags)
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
         raise _core._make_error("image", f"'{path}' is no regular file")
     return fd
-
-
-def _mark_shared(fd: int, path: str) -> None:
-    """Note on a copy that not only the migration that made it relies on it."""
-    try:
-        os.setxattr(fd, _SHARED, b"1")
-    except OSError as error:
-        raise _core._make_error(
-            "io", f"cannot note on '{path}' that it is used: {error.strerror}"
-        ) from error
 
 
 def _is_shared(fd: int) -> bool:
@@ -287,11 +301,17 @@ def _is_shared(fd: int) -> bool:
 
 
 def _lock(fd: int, how: int) -> None:
-    """flock(), where the file system has locks. Raises BlockingIOError."""
+    """Lock a copy, where the file system has locks; F_RDLCK is waited for.
+
+    Raises BlockingIOError.
+    """
+    asked = struct.pack("hhqqi", how, os.SEEK_SET, _LOCK_BYTE, 1, 0)
     try:
-        fcntl.flock(fd, how)
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLKW if how == fcntl.F_RDLCK else fcntl.F_OFD_SETLK, asked)
+    except PermissionError as error:
+        raise BlockingIOError(*error.args) from error
     except OSError as error:
-        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
+        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
             raise
 
 

@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 import libvirt
 
 from . import _core, recovery, values
-from .errors import MirrorError
+from .errors import MirrorError, StateError
 from .jobs import Created, Job, LayerReport, Phase, PhaseReport
 from .layers import Store
 from .planning import Collapse, DiskPlan, Pace, Plan, plan
@@ -31,6 +31,9 @@ _BLOCK = 512  # bytes, of st_blocks
 # A pull writes less where the guest has written more than its old top holds; but then
 # the disk gets another name. So many bytes more may be written to avoid that.
 _NAMES_ARE_WORTH = 64 * 1024 * 1024
+
+# Sides of a disk whose cut-over was made.
+_NEW = ("mirror", "collapsed")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -289,10 +292,12 @@ class _Migration:
 
     def _note_tops(self) -> None:
         """Note the new tops down: the snapshot of the plan's name has made them."""
-        paths = [path for disk in self._plan.disks for path in (disk.overlay, disk.mirror)]
-        tops = {path: Created.at(path) for path in paths if os.path.lexists(path)}
-        kept = (one for one in self._job.state.created if one.path not in tops)
-        self._job.save(created=(*kept, *tops.values()))
+        self._note_made([path for disk in self._plan.disks for path in (disk.overlay, disk.mirror)])
+
+    def _note_made(self, paths: list[str]) -> None:
+        made = {path: Created.at(path) for path in paths if os.path.lexists(path)}
+        kept = (one for one in self._job.state.created if one.path not in made)
+        self._job.save(created=(*kept, *made.values()))
 
     def _is_over(self) -> bool:
         """Settle what an earlier run has left; whether the cut-over was made."""
@@ -304,7 +309,8 @@ class _Migration:
         if self._mirror is not None:
             return False
         sides = {disk.target: self._side(disk) for disk in self._plan.disks}
-        if all(side in ("mirror", "collapsed") for side in sides.values()):
+        moved = self._job.state.phase in ("collapse", "clean")
+        if all(side in _NEW or (moved and side == "gone") for side in sides.values()):
             return True
         if any(side not in ("source", "overlay") for side in sides.values()):
             told = ", ".join(f"'{target}': {side}" for target, side in sides.items())
@@ -325,7 +331,7 @@ class _Migration:
                 f"the domain has the mirrored snapshot '{found.snapshot}' of somebody else: pivot "
                 "or abort it first",
             )
-        if found.verdict != "creating":
+        if found.meant != "creating":
             self._note_tops()
         if found.verdict in ("ready", "mirroring"):
             recovery.recover(self._dom)  # a guest that we had suspended goes on
@@ -345,7 +351,10 @@ class _Migration:
     def _side(self, disk: DiskPlan) -> str:
         """Which of the plan's files the disk runs on, with the layers below that are
         meant to be there."""
-        chain = tuple(_core._disk_chains(self._dom).get(disk.target, ()))
+        chains = _core._disk_chains(self._dom)
+        if disk.target not in chains:
+            return "gone"
+        chain = tuple(chains[disk.target])
         old = tuple(layer.source for layer in disk.layers)
         new = tuple(layer.destination for layer in disk.layers)
         sides = {
@@ -375,7 +384,7 @@ class _Migration:
         if self._mirror is not None and self._mirror.state != "done":
             self._mirror.abort()
         elif (found := recovery.inspect(self._dom)).snapshot == self._plan.name:
-            if found.verdict != "creating":
+            if found.meant != "creating":
                 self._note_tops()
             recovery.recover(self._dom, "abort")
         for disk in self._plan.disks:
@@ -391,7 +400,7 @@ class _Migration:
         """Have the disk on its source again, with all that was written since."""
         if self._side(disk) == "overlay":
             # whoever has taken the snapshot may have died before it was noted
-            self._note_tops()
+            self._note_made([disk.overlay])
             _core.block_commit(self._dom, disk.target, disk.overlay)
         if self._side(disk) != "source":
             raise _core._make_error(
@@ -406,7 +415,10 @@ class _Migration:
         is gone."""
         if not os.path.lexists(created.path):
             return True
-        _core._leave_file(self._dom, created.path)
+        try:
+            _core._leave_file(self._dom, created.path)
+        except StateError:
+            return False
         return self._store.drop(created)
 
     # ---- from then on ----
@@ -447,12 +459,22 @@ class _Migration:
         if self._plan.remove_source:
             tops = (disk.layers[0] for disk in self._plan.disks)
             unused += [Created(top.source, top.dev, top.ino, 0) for top in tops if top.ino]
-        unused = [one for one in unused if os.path.lexists(one.path)]
+        # what a disk that somebody has taken away was on may be all that there is of it
+        kept = {path for disk in self._plan.disks for path in self._files_of_lost(disk)}
+        left = tuple(one.path for one in unused if one.path in kept)
+        unused = [one for one in unused if one.path not in kept and os.path.lexists(one.path)]
         gone = {one.path: self._drop(one) for one in unused}
         return (
             tuple(path for path, is_gone in gone.items() if is_gone),
-            tuple(path for path, is_gone in gone.items() if not is_gone),
+            left + tuple(path for path, is_gone in gone.items() if not is_gone),
         )
+
+    def _files_of_lost(self, disk: DiskPlan) -> tuple[str, ...]:
+        """All files of a disk that does not run on the new side, () if it does."""
+        if self._side(disk) in _NEW:
+            return ()
+        layers = (path for layer in disk.layers for path in (layer.source, layer.destination))
+        return (disk.overlay, disk.mirror, *layers)
 
     def _finish(self, removed: tuple[str, ...], left: tuple[str, ...]) -> Report:
         chains = _core._disk_chains(self._dom)

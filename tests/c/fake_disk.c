@@ -52,6 +52,7 @@ fake_disk_free(FakeDisk *disk)
 {
     g_free(disk->target);
     g_free(disk->inactive);
+    g_free(disk->lingering);
     g_ptr_array_unref(disk->chain);
     g_clear_pointer(&disk->dest, g_ptr_array_unref);
     g_free(disk);
@@ -354,9 +355,13 @@ fake_hv_advance(FakeHv *fake, const char *target)
 void
 fake_hv_fail_job(FakeHv *fake, const char *target)
 {
+    FakeDisk *disk;
+
     pthread_mutex_lock(&fake->mutex);
-    end_job(fake, fake_disk_find(fake, target, NULL), FALSE,
-            VIR_DOMAIN_BLOCK_JOB_FAILED);
+    disk = fake_disk_find(fake, target, NULL);
+    g_free(disk->lingering);
+    disk->lingering = g_strdup(disk->dest->pdata[0]);
+    end_job(fake, disk, FALSE, VIR_DOMAIN_BLOCK_JOB_FAILED);
     pthread_mutex_unlock(&fake->mutex);
 }
 

@@ -53,6 +53,7 @@ typedef struct {
     gboolean transient;        /* no persistent definition */
     gboolean keep_inactive;    /* the persistent definition does not follow */
     gboolean lie;              /* a pivot changes the locks, but no XML */
+    guint lingers;             /* so often the XML shows a job that has failed */
     const char *refuse_copy;   /* target whose copy cannot be started */
     const char *refuse_pivot;  /* target that cannot be pivoted */
     const char *unlocked;      /* path whose lock is not held */

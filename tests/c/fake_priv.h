@@ -22,6 +22,7 @@ typedef struct {
     int job;          /* virDomainBlockJobType, 0: none */
     GPtrArray *dest;  /* of char *: the chain that the end of the job brings */
     VmrReady ready;
+    char *lingering;  /* where a copy that has failed went to, or NULL */
 } FakeDisk;
 
 typedef struct {

@@ -24,12 +24,20 @@ append_chain(GString *xml, const FakeDisk *disk)
 }
 
 static void
-append_mirror(GString *xml, const FakeDisk *disk)
+append_mirror(GString *xml, FakeHv *fake, const FakeDisk *disk)
 {
     gboolean is_copy = disk->job == VIR_DOMAIN_BLOCK_JOB_TYPE_COPY;
     g_autofree char *ready = NULL;
     g_autofree char *mirror = NULL;
 
+    if (disk->job == 0 && disk->lingering && fake->knobs.lingers > 0) {
+        fake->knobs.lingers--;
+        mirror = g_markup_printf_escaped(
+            "<mirror type='file' job=''><format type='qcow2'/>"
+            "<source file='%s'/></mirror>", disk->lingering);
+        g_string_append(xml, mirror);
+        return;
+    }
     if (!is_copy && disk->job != VIR_DOMAIN_BLOCK_JOB_TYPE_ACTIVE_COMMIT)
         return;
     /* libvirt leaves "no" out */
@@ -44,7 +52,7 @@ append_mirror(GString *xml, const FakeDisk *disk)
 }
 
 static void
-append_disk(GString *xml, const FakeDisk *disk, gboolean inactive)
+append_disk(GString *xml, FakeHv *fake, const FakeDisk *disk, gboolean inactive)
 {
     g_autofree char *head = g_markup_printf_escaped(
         "<disk type='file' device='disk'><driver name='qemu' type='qcow2'/>"
@@ -54,7 +62,7 @@ append_disk(GString *xml, const FakeDisk *disk, gboolean inactive)
     g_string_append(xml, head);
     if (!inactive) {
         append_chain(xml, disk);
-        append_mirror(xml, disk);
+        append_mirror(xml, fake, disk);
     }
     g_string_append_printf(xml, "<target dev='%s' bus='virtio'/></disk>",
                            disk->target);
@@ -71,7 +79,7 @@ fake_xml_of_domain(FakeHv *fake, gboolean inactive)
     g_string_append(xml, "><name>guest</name><uuid>" FAKE_UUID
                          "</uuid><devices>");
     for (guint i = 0; i < fake->disks->len; i++)
-        append_disk(xml, g_ptr_array_index(fake->disks, i), inactive);
+        append_disk(xml, fake, g_ptr_array_index(fake->disks, i), inactive);
     g_string_append(xml, "<disk type='file' device='cdrom'>"
                          "<driver name='qemu' type='raw'/>"
                          "<target dev='sda' bus='sata'/><readonly/></disk>"

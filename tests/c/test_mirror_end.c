@@ -248,6 +248,42 @@ test_pivot_after_foreign_abort_job_failed(void)
 
 /* ---- aborts that are refused, or take time ---- */
 
+/* libvirt shows the job for a moment after QEMU has ended it. */
+static void
+test_abort_of_a_copy_that_has_just_failed_waits(void)
+{
+    g_autoptr(FakeHv) fake = fake_hv_new(files, 1);
+    g_autoptr(VmrMirror) mirror = fixture_create(fake, 1, FALSE);
+    VmrWait wait = fixture_patience();
+    g_autoptr(GError) error = NULL;
+
+    fake_hv_knobs(fake)->lingers = 3;
+    fake_hv_fail_job(fake, "vda");
+    vmr_mirror_abort(mirror, &wait, &error);
+    g_assert_no_error(error);
+    g_assert_cmpuint(fake_hv_knobs(fake)->lingers, ==, 0);
+    fixture_check_ended(fake, files);
+    fake_files_tidy(files);
+}
+
+static void
+test_abort_of_a_copy_that_libvirt_never_lets_go_of_diverged(void)
+{
+    g_autoptr(FakeHv) fake = fake_hv_new(files, 1);
+    g_autoptr(VmrMirror) mirror = fixture_create(fake, 1, FALSE);
+    VmrWait wait = fixture_patience();
+    g_autoptr(GError) error = NULL;
+
+    fake_hv_knobs(fake)->lingers = G_MAXUINT;
+    fake_hv_fail_job(fake, "vda");
+    g_assert_false(vmr_mirror_abort(mirror, &wait, &error));
+    g_assert_error(error, VMR_ERROR, VMR_ERROR_DIVERGED);
+    g_assert_cmpuint(fake_hv_count(fake, VMR_HV_BLOCK_JOB_ABORT), ==, 0);
+    fake_hv_knobs(fake)->lingers = 0;
+    fixture_clean_up(fake);
+    fake_files_tidy(files);
+}
+
 static void
 test_abort_foreign_source_diverged_nothing_done(void)
 {
@@ -379,6 +415,10 @@ static const struct {
      test_pivot_after_foreign_abort_job_failed},
     {"abort_foreign_source_diverged_nothing_done",
      test_abort_foreign_source_diverged_nothing_done},
+    {"abort_of_a_copy_that_has_just_failed_waits",
+     test_abort_of_a_copy_that_has_just_failed_waits},
+    {"abort_of_a_copy_that_libvirt_never_lets_go_of_diverged",
+     test_abort_of_a_copy_that_libvirt_never_lets_go_of_diverged},
     {"abort_slow_leaves_at_the_deadline",
      test_abort_slow_leaves_at_the_deadline},
     {"abort_removes_no_file_that_was_replaced",

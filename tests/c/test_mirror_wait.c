@@ -98,6 +98,7 @@ test_wait_ready_job_failed_names_the_disk(void)
     VmrWait wait = fixture_patience();
     g_autoptr(GError) error = NULL;
 
+    fake_hv_knobs(fake)->lingers = 2; /* libvirt shows it for a moment */
     fake_hv_fail_job(fake, "vdb");
     g_assert_false(vmr_mirror_wait_ready(mirror, &wait, &error));
     g_assert_error(error, VMR_ERROR, VMR_ERROR_JOB_FAILED);

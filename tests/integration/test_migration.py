@@ -396,6 +396,28 @@ def test_chain_that_somebody_else_has_shortened_is_finished(guest: Guest) -> Non
     check_moved(guest, [["old.qcow2", "common"]])
 
 
+def test_disk_that_was_taken_away_meanwhile_keeps_its_files(
+    make_guest: Callable[..., Guest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guest = make_guest(disks=2)
+    plan = virmirror.plan(guest.dom, targets_to(guest), name="fresh", remove_source=True)
+    leave_in("collapse", plan)
+    # the guest's kernel would have to let go of it, and there is none
+    chains = _core._disk_chains
+    monkeypatch.setattr(
+        _core, "_disk_chains", lambda dom: {"vda": chains(dom)["vda"]}, raising=True
+    )
+    report = virmirror.run(plan)
+    second = plan.disks[1]
+    new = {layer.destination for layer in second.layers} | {second.mirror}
+    assert new <= set(report.left)
+    assert all(os.path.exists(path) for path in (*new, second.layers[0].source))
+    assert report.disks[1].after == ()
+    assert virmirror.unfinished(guest.dom) is None
+    assert guest.chain() == [guest.path2 / "old.qcow2", guest.path2 / "common"]
+    guest.wait_for_writes()
+
+
 def test_pull_that_runs_already_is_gone_on_with(guest: Guest) -> None:
     plan = virmirror.plan(guest.dom, {"vda": guest.path2}, name="fresh", collapse="pull")
     leave_in("collapse", plan)

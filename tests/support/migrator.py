@@ -29,7 +29,7 @@ from support.guest import Guest
 from virmirror import embed
 
 # Python's audit events around everything that is made, named or removed.
-TOUCHES = {"os.link", "os.remove", "os.rename", "os.mkdir", "subprocess.Popen", "fcntl.flock"}
+TOUCHES = {"os.link", "os.remove", "os.rename", "os.mkdir", "subprocess.Popen", "fcntl.fcntl"}
 
 
 class Touches:

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
 # QEMU locks byte 100 + n for a permission that it uses, and 200 + n for one that
 # it lets nobody else use (block/file-posix.c); these are the n.
@@ -167,7 +167,7 @@ def ext4(image: pathlib.Path, folder: pathlib.Path, size: int) -> Iterator[None]
             (folder / "lost+found").rmdir()
             yield
         finally:
-            subprocess.run(["umount", folder], check=True)
+            subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 @contextlib.contextmanager
@@ -193,6 +193,11 @@ def xfs(image: pathlib.Path, folder: pathlib.Path) -> Iterator[None]:
         yield
     finally:
         subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def lock_copy(file: IO[bytes], how: int) -> None:
+    """Lock the file like a copy that is relied on (``how``: F_RDLCK, F_UNLCK)."""
+    fcntl.fcntl(file, fcntl.F_OFD_SETLK, struct.pack("hhqqi", how, os.SEEK_SET, 1 << 62, 1, 0))
 
 
 def is_written_to(path: pathlib.Path) -> bool:

@@ -212,7 +212,7 @@ def recover(host: embed.Host, job: dict[str, Any]) -> dict[str, Any]:
         recovery = virmirror.recover(guest.dom, policy)
     if recovery.verdict in (*GOING, "cut-over"):
         # the pivot had left layers in QEMU that keep any other one from working
-        assert policy == "pivot" and "recover with 'abort'" in recovery.left[0], recovery
+        assert policy != "abort" and "recover with 'abort'" in recovery.left[0], recovery
         policy = "abort"
         recovery = virmirror.recover(guest.dom, policy)
     assert inspection.verdict != "creating" or not recovery.left, recovery

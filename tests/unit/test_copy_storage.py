@@ -152,7 +152,7 @@ def test_device_that_is_mounted_is_not_copied_to(source, tmp_path):
     with storage.xfs(image, folder):
         mounts = [line.split() for line in pathlib.Path("/proc/mounts").read_text().splitlines()]
         (device,) = [mount[0] for mount in mounts if mount[1] == str(folder)]
-        with pytest.raises(virmirror.StorageError, match="busy"):
+        with pytest.raises(virmirror.BusyError, match="is mounted"):
             virmirror.copy(source, device, overwrite=True)
 
 

@@ -10,6 +10,7 @@ import threading
 import pytest
 
 import virmirror
+from support import storage
 from support.plans import LAYER, PLAN
 from virmirror import _core, jobs
 from virmirror.layers import Store
@@ -48,7 +49,7 @@ def test_file_is_removed(store, job, file):
 
 def test_file_that_another_process_relies_on_stays(store, job, file):
     with file.open("rb") as other:
-        fcntl.flock(other, fcntl.LOCK_SH)
+        storage.lock_copy(other, fcntl.F_RDLCK)
         assert not store.drop(job.state.created[0])
     assert file.exists()
 
@@ -96,7 +97,7 @@ def test_header_is_changed_by_one_process_at_a_time(store, layer):
     virmirror.copy(layer.source, layer.destination)
     before = header(layer)
     with open(layer.destination, "rb") as other:
-        fcntl.flock(other, fcntl.LOCK_SH)
+        storage.lock_copy(other, fcntl.F_RDLCK)
         thread = threading.Thread(target=store.fill, args=(layer,))
         thread.start()
         thread.join(0.5)
