@@ -188,7 +188,7 @@ vmr_collapse_pull(const VmrDomain *dom, const char *disk_name,
     const char *base_path;
     VmrDomDisk *disk;
     guint flags = VIR_DOMAIN_BLOCK_REBASE_BANDWIDTH_BYTES;
-    gboolean pulling;
+    gboolean pulling = FALSE;
 
     if (!live)
         return FALSE;
@@ -201,7 +201,7 @@ vmr_collapse_pull(const VmrDomain *dom, const char *disk_name,
     if (base_path)
         flags |= VIR_DOMAIN_BLOCK_REBASE_RELATIVE;
     jobs = vmr_jobs_open(dom, wait, error);
-    if (!jobs || !is_pulling(&what, &pulling, wait, error) ||
+    if (!jobs || (!start_only && !is_pulling(&what, &pulling, wait, error)) ||
         (!pulling && !vmr_hv_block_rebase(dom, disk->target, base_path,
                                           bandwidth, flags, wait, error)))
         return FALSE;

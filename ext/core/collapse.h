@@ -12,7 +12,8 @@ G_BEGIN_DECLS
 
 /* Pull what lies between the top of @disk and @base (a path of its chain, or
  * NULL for all) into the top, at most @bandwidth bytes/s (0: no limit), and
- * wait for it (virDomainBlockRebase). With @start_only just start the job.
+ * wait for it (virDomainBlockRebase); a pull that runs already is gone on with, at
+ * its own speed. With @start_only just start the job.
  * On TIMEOUT or CANCELLED the job goes on.
  * Errors: NOT_FOUND (disk, base), BUSY, JOB_FAILED, VIRT, TIMEOUT, CANCELLED. */
 gboolean vmr_collapse_pull(const VmrDomain *dom, const char *disk,
