@@ -2,6 +2,8 @@
 
 #include "collapse.h"
 
+#include <string.h>
+
 #include "error.h"
 #include "job.h"
 #include "live.h"
@@ -302,6 +304,28 @@ is_committed(gpointer data, const VmrWait *wait, GError **error)
     return FALSE;
 }
 
+/* A job that has just failed may have a node of its own above the top still, which
+ * QEMU then takes for no top. */
+static gboolean
+start_commit(gpointer data, const VmrWait *wait, GError **error)
+{
+    const Shorten *what = data;
+    g_autoptr(GError) local = NULL;
+
+    if (vmr_hv_block_commit(what->dom, what->target, NULL, NULL,
+                            VIR_DOMAIN_BLOCK_COMMIT_SHALLOW |
+                                VIR_DOMAIN_BLOCK_COMMIT_ACTIVE,
+                            wait, &local))
+        return TRUE;
+    if (strstr(local->message, "Need a root block node"))
+        g_set_error(error, VMR_ERROR, VMR_ERROR_BUSY,
+                    "QEMU has not let go of an earlier block job of disk '%s'",
+                    what->target);
+    else
+        g_propagate_error(error, g_steal_pointer(&local));
+    return FALSE;
+}
+
 /* Commit the top of @disk, to the end; one that runs already is gone on with. */
 static gboolean
 commit_top(Shorten *what, const VmrDomDisk *disk, const VmrWait *wait,
@@ -318,10 +342,8 @@ commit_top(Shorten *what, const VmrDomDisk *disk, const VmrWait *wait,
         return FALSE;
     jobs = vmr_jobs_open(what->dom, wait, error);
     return jobs &&
-           (runs || vmr_hv_block_commit(what->dom, disk->target, NULL, NULL,
-                                        VIR_DOMAIN_BLOCK_COMMIT_SHALLOW |
-                                            VIR_DOMAIN_BLOCK_COMMIT_ACTIVE,
-                                        wait, error)) &&
+           (runs || vmr_wait_settle(wait, VMR_ERROR_BUSY, start_commit, what,
+                                    error)) &&
            vmr_jobs_wait_until(jobs, look_for_ready, what, wait, error) &&
            vmr_hv_block_job_abort(what->dom, disk->target,
                                   VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT, wait,

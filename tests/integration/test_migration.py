@@ -374,7 +374,7 @@ def small(tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
     """A folder on a file system of 8 MiB."""
     folder = tmp_path / "small"
     folder.mkdir()
-    with storage.ext4(tmp_path / "small.image", folder, 8 * testguest.MIB):
+    with storage.tmpfs(folder, 8 * testguest.MIB):
         yield folder
 
 

@@ -155,22 +155,6 @@ def ramfs(folder: pathlib.Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def ext4(image: pathlib.Path, folder: pathlib.Path, size: int) -> Iterator[None]:
-    """The folder is an ext4 of its own, of ``size`` bytes in all."""
-    with image.open("wb") as file:
-        file.truncate(size)
-    make = ["mkfs.ext4", "-q", "-F", "-O", "^has_journal", "-m", "0"]
-    subprocess.run([*make, image], check=True)
-    with loop_device(image) as device:
-        subprocess.run(["mount", "-t", "ext4", device, folder], check=True)
-        try:
-            (folder / "lost+found").rmdir()
-            yield
-        finally:
-            subprocess.run(["umount", "--lazy", folder], check=True)
-
-
-@contextlib.contextmanager
 def loop_device(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """A block device whose content is that of the file."""
     command = ["losetup", "--find", "--show", path]
