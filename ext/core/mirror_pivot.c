@@ -188,12 +188,6 @@ check_pivotable(VmrMirror *mirror, VmrDisk *disk, const VmrDomXml *live,
                              error);
 }
 
-static void
-free_strv(gpointer paths)
-{
-    g_strfreev(paths);
-}
-
 /* A copy that was begun by us and not ended is no layer for a guest. */
 static gboolean
 check_complete(int fd, const char *path, GError **error)
@@ -235,7 +229,6 @@ vmr_mirror_sync_copies(VmrMirror *mirror, const VmrWait *wait, GError **error)
 {
     const VmrRecord *record = mirror->record;
     g_autoptr(GPtrArray) paths = g_ptr_array_new();
-    g_autoptr(GError) local = NULL;
     VmrWait patient = *wait;
 
     for (guint i = 0; i < record->disks->len; i++) {
@@ -247,16 +240,8 @@ vmr_mirror_sync_copies(VmrMirror *mirror, const VmrWait *wait, GError **error)
             g_ptr_array_add(paths, g_strdup(copy->path));
         }
     }
-    g_ptr_array_add(paths, NULL);
     patient.call_timeout = VMR_WAIT_FOREVER;
-    if (vmr_wait_call(&patient, "fsync", sync_paths,
-                      g_ptr_array_steal(paths, NULL), free_strv, NULL, NULL,
-                      &local))
-        return TRUE;
-    /* whatever becomes of it, nothing of the guest has changed */
-    vmr_error_set_unknown(&local, FALSE);
-    g_propagate_error(error, g_steal_pointer(&local));
-    return FALSE;
+    return vmr_reach_call("fsync", sync_paths, paths, &patient, error);
 }
 
 /* libvirt opens the layers one by one. When one cannot be opened it leaves those

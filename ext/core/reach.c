@@ -29,10 +29,25 @@ free_strv(gpointer paths)
 }
 
 gboolean
+vmr_reach_call(const char *what, VmrWaitFunc func, GPtrArray *paths,
+               const VmrWait *wait, GError **error)
+{
+    g_autoptr(GError) local = NULL;
+
+    g_ptr_array_add(paths, NULL);
+    if (vmr_wait_call(wait, what, func, g_ptr_array_steal(paths, NULL),
+                      free_strv, NULL, NULL, &local))
+        return TRUE;
+    /* whenever it comes back, nothing of the guest will have changed */
+    vmr_error_set_unknown(&local, FALSE);
+    g_propagate_error(error, g_steal_pointer(&local));
+    return FALSE;
+}
+
+gboolean
 vmr_reach_files(const VmrRecord *record, const VmrWait *wait, GError **error)
 {
     g_autoptr(GPtrArray) paths = g_ptr_array_new();
-    g_autoptr(GError) local = NULL;
 
     for (guint i = 0; i < record->disks->len; i++) {
         const VmrDisk *disk = g_ptr_array_index(record->disks, i);
@@ -41,13 +56,5 @@ vmr_reach_files(const VmrRecord *record, const VmrWait *wait, GError **error)
         g_ptr_array_add(paths, g_strdup(disk->overlay->path));
         g_ptr_array_add(paths, g_strdup(disk->mirror->path));
     }
-    g_ptr_array_add(paths, NULL);
-    if (vmr_wait_call(wait, "open", look_at_files,
-                      g_ptr_array_steal(paths, NULL), free_strv, NULL, NULL,
-                      &local))
-        return TRUE;
-    /* only looking: whenever it comes back, nothing will have changed */
-    vmr_error_set_unknown(&local, FALSE);
-    g_propagate_error(error, g_steal_pointer(&local));
-    return FALSE;
+    return vmr_reach_call("open", look_at_files, paths, wait, error);
 }

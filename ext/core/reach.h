@@ -11,6 +11,13 @@
 
 G_BEGIN_DECLS
 
+/* Have @func work on the files @paths (of char *, emptied; handed over to it as a
+ * NULL-terminated array), in a thread of its own; @what names it in error texts. It
+ * must change nothing of a guest: when the wait ends first, no outcome is unknown.
+ * Errors: TIMEOUT, CANCELLED, and those of @func. */
+gboolean vmr_reach_call(const char *what, VmrWaitFunc func, GPtrArray *paths,
+                        const VmrWait *wait, GError **error);
+
 /* Open the files of @record and look at them, in a thread of its own: storage
  * that hangs (a dead server) holds up that thread, and not the caller. That
  * a file is missing, or that its storage fails, is no error here.
