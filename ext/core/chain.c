@@ -17,12 +17,13 @@ images_new(void)
     return g_ptr_array_new_with_free_func((GDestroyNotify)vmr_image_free);
 }
 
-/* The image of @images that is the same file as @image, or NULL. */
+/* The image of @images that is the same file as @image, or on the same storage as
+ * that; or NULL. */
 static const VmrImage *
 find_same(const GPtrArray *images, const VmrImage *image)
 {
     for (guint i = 0; i < images->len; i++) {
-        if (vmr_image_same(g_ptr_array_index(images, i), image))
+        if (vmr_image_overlaps(g_ptr_array_index(images, i), image))
             return g_ptr_array_index(images, i);
     }
     return NULL;
@@ -279,8 +280,12 @@ vmr_chain_check_copy(const GPtrArray *frozen, const GPtrArray *copy,
 
         if (twin)
             vmr_findings_add(findings, VIR_ERR_CONFIG_UNSUPPORTED,
-                             "'%s' is the very file '%s' of the chain in use",
-                             image->path, twin->path);
+                             "'%s' is %s '%s' of the chain in use",
+                             image->path,
+                             vmr_image_same(image, twin)
+                                 ? "the very file"
+                                 : "on the same storage as",
+                             twin->path);
         if (image->data_file)
             vmr_findings_add(findings, VIR_ERR_CONFIG_UNSUPPORTED,
                              "'%s' keeps its data in another file",

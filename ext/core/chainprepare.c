@@ -182,11 +182,14 @@ check_kept(const VmrLayerPlan *planned, const GPtrArray *plan, GError **error)
     for (guint i = 0; i < plan->len; i++) {
         const VmrLayerPlan *other = g_ptr_array_index(plan, i);
 
-        if (!vmr_image_same(image, other->source))
+        if (!vmr_image_overlaps(image, other->source))
             continue;
         g_set_error(error, VMR_ERROR, VMR_ERROR_INVALID_SPEC,
-                    "'%s' is the very file '%s' that is to be copied",
-                    planned->path, other->source->path);
+                    "'%s' is %s '%s' that is to be copied", planned->path,
+                    vmr_image_same(image, other->source)
+                        ? "the very file"
+                        : "on the same storage as",
+                    other->source->path);
         return FALSE;
     }
     if (image->virtual_size != source->virtual_size || image->data_file ||

@@ -10,6 +10,7 @@
 #include "error.h"
 #include "imagefile.h"
 #include "qcow2.h"
+#include "storage.h"
 
 #define SECTOR_SIZE 512
 #define L1_PIECE (64 * 1024)
@@ -26,10 +27,28 @@ vmr_image_free(VmrImage *image)
     g_free(image);
 }
 
+static VmrStorage
+storage_of(const VmrImage *image)
+{
+    return (VmrStorage){image->dev, image->ino, image->is_block};
+}
+
 gboolean
 vmr_image_same(const VmrImage *a, const VmrImage *b)
 {
-    return a->is_block == b->is_block && a->dev == b->dev && a->ino == b->ino;
+    VmrStorage x = storage_of(a);
+    VmrStorage y = storage_of(b);
+
+    return vmr_storage_same(&x, &y);
+}
+
+gboolean
+vmr_image_overlaps(const VmrImage *a, const VmrImage *b)
+{
+    VmrStorage x = storage_of(a);
+    VmrStorage y = storage_of(b);
+
+    return vmr_storage_overlaps(&x, &y);
 }
 
 gboolean

@@ -54,6 +54,10 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(VmrImage, vmr_image_free)
 /* Whether both are one and the same file or device. */
 gboolean vmr_image_same(const VmrImage *a, const VmrImage *b);
 
+/* Whether they are, or one stands on the other (a loop device over a file, ...):
+ * see vmr_storage_overlaps(). */
+gboolean vmr_image_overlaps(const VmrImage *a, const VmrImage *b);
+
 /* Whether the header of @image names its backing file relative to its own
  * folder, and plainly: no absolute path, no protocol ("nbd:", "json:"). */
 gboolean vmr_image_backing_is_relative(const VmrImage *image);

@@ -229,7 +229,29 @@ plan_disk(Plan *plan, const VmrDiskSpec *spec)
     check_mirror(&dp);
 }
 
-/* Whether @path is the place of a file that is in use by the domain, or that
+/* @file and @other, of the disk @owner, are to be two places. */
+static void
+check_apart(Plan *plan, const VmrDisk *disk, const VmrFile *file,
+            const VmrDisk *owner, const VmrFile *other)
+{
+    const char *clash =
+        other == file ? NULL : vmr_preflight_clash(other->path, file->path);
+
+    if (!clash)
+        return;
+    if (vmr_preflight_same_place(other->path, file->path))
+        vmr_preflight_found(plan->flight, disk->target, VMR_ERROR_INVALID_SPEC,
+                            VIR_ERR_CONFIG_UNSUPPORTED,
+                            "'%s' is wanted twice, also for disk '%s'",
+                            file->path, owner->target);
+    else
+        vmr_preflight_found(plan->flight, disk->target, VMR_ERROR_INVALID_SPEC,
+                            VIR_ERR_CONFIG_UNSUPPORTED,
+                            "'%s' is %s '%s', which is for disk '%s'",
+                            file->path, clash, other->path, owner->target);
+}
+
+/* Whether @file is the place of a file that is in use by the domain, or that
  * is planned for another disk, or for another purpose. */
 static void
 check_place(Plan *plan, const VmrDisk *disk, const VmrFile *file)
@@ -240,15 +262,11 @@ check_place(Plan *plan, const VmrDisk *disk, const VmrFile *file)
     for (guint i = 0; i < disks->len; i++) {
         const VmrDisk *other = g_ptr_array_index(disks, i);
 
-        if ((other->overlay != file &&
-             vmr_preflight_same_place(other->overlay->path, file->path)) ||
-            (other->mirror != file &&
-             vmr_preflight_same_place(other->mirror->path, file->path)))
-            vmr_preflight_found(plan->flight, disk->target,
-                                VMR_ERROR_INVALID_SPEC,
-                                VIR_ERR_CONFIG_UNSUPPORTED,
-                                "'%s' is wanted twice, also for disk '%s'",
-                                file->path, other->target);
+        check_apart(plan, disk, file, other, other->overlay);
+        check_apart(plan, disk, file, other, other->mirror);
+        for (guint j = 0; j < other->copies->len; j++)
+            check_apart(plan, disk, file, other,
+                        g_ptr_array_index(other->copies, j));
     }
 }
 

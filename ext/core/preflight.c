@@ -9,6 +9,7 @@
 #include "error.h"
 #include "journal.h"
 #include "live.h"
+#include "storage.h"
 #include "text.h"
 
 #define MIN_LIBVIRT 6002000
@@ -98,6 +99,30 @@ vmr_preflight_same_place(const char *a, const char *b)
     return !have_a && !have_b && g_str_equal(name_a, name_b) &&
            stat(folder_a, &sa) == 0 && stat(folder_b, &sb) == 0 &&
            sa.st_dev == sb.st_dev && sa.st_ino == sb.st_ino;
+}
+
+/* Whether two files, if they are there, are the same or on the same storage. */
+static gboolean
+overlap(const char *a, const char *b)
+{
+    struct stat sa;
+    struct stat sb;
+    VmrStorage x;
+    VmrStorage y;
+
+    if (stat(a, &sa) != 0 || stat(b, &sb) != 0)
+        return FALSE;
+    x = vmr_storage_of(&sa);
+    y = vmr_storage_of(&sb);
+    return vmr_storage_overlaps(&x, &y);
+}
+
+const char *
+vmr_preflight_clash(const char *a, const char *b)
+{
+    if (vmr_preflight_same_place(a, b))
+        return "the same file as";
+    return overlap(a, b) ? "on the same storage as" : NULL;
 }
 
 static void
@@ -202,12 +227,14 @@ vmr_preflight_unused(VmrPreflight *flight, const char *target,
         for (guint j = 0; j < now->chain->len; j++) {
             const VmrLayer *layer = g_ptr_array_index(now->chain, j);
 
-            if (layer->path && vmr_preflight_same_place(layer->path, path))
+            const char *clash =
+                layer->path ? vmr_preflight_clash(layer->path, path) : NULL;
+
+            if (clash)
                 vmr_preflight_found(flight, target, VMR_ERROR_INVALID_SPEC,
                                     VIR_ERR_CONFIG_UNSUPPORTED,
-                                    "'%s' is the same file as '%s', which "
-                                    "disk '%s' uses",
-                                    path, layer->path, now->target);
+                                    "'%s' is %s '%s', which disk '%s' uses",
+                                    path, clash, layer->path, now->target);
         }
     }
 }

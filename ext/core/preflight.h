@@ -61,11 +61,15 @@ void vmr_preflight_absent(VmrPreflight *flight, const char *target,
                           const char *path, const char *role);
 
 /* @path is to be written for the disk @target: no disk of the domain may use
- * that file. */
+ * that file, nor what it stands on. */
 void vmr_preflight_unused(VmrPreflight *flight, const char *target,
                           const char *path);
 
 /* Whether two paths are, or would be, the same file. */
 gboolean vmr_preflight_same_place(const char *a, const char *b);
+
+/* What two paths have in common that must not both be written to: "the same file
+ * as", "on the same storage as" (static), or NULL. */
+const char *vmr_preflight_clash(const char *a, const char *b);
 
 G_END_DECLS

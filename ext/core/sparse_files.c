@@ -17,6 +17,7 @@
 #include "imagefile.h"
 #include "lockprobe.h"
 #include "sparse_priv.h"
+#include "storage.h"
 
 /* The byte whose lock says that a file is filled (python/virmirror/layers.py has it,
  * too). Not flock(): that is a lock of all bytes on NFS, among them those by which
@@ -97,16 +98,17 @@ static gboolean
 check_different(const VmrSparseFiles *files, const struct stat *out,
                 GError **error)
 {
-    dev_t dev[2];
-    ino_t ino[2];
+    VmrStorage from = vmr_storage_of(&files->in_st);
+    VmrStorage to = vmr_storage_of(out);
 
-    vmr_imagefile_identify(&files->in_st, &dev[0], &ino[0]);
-    vmr_imagefile_identify(out, &dev[1], &ino[1]);
-    if (dev[0] != dev[1] || ino[0] != ino[1])
+    if (!vmr_storage_overlaps(&from, &to))
         return TRUE;
     g_set_error(error, VMR_ERROR, VMR_ERROR_INVALID_SPEC,
-                "'%s' and '%s' are one and the same file", files->source,
-                files->destination);
+                vmr_storage_same(&from, &to)
+                    ? "'%s' and '%s' are one and the same file"
+                    : "'%s' and '%s' are on the same storage: what is written "
+                      "to one changes the other",
+                files->source, files->destination);
     return FALSE;
 }
 

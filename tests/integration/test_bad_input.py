@@ -23,7 +23,7 @@ import virmirror
 from support.guest import Guest
 from support.mirrors import create_empty
 from support.refusal import refused
-from support.storage import is_written_to
+from support.storage import is_written_to, loop_device
 from virmirror import embed
 
 pytestmark = pytest.mark.qemu
@@ -258,6 +258,35 @@ def test_create_with_a_mirror_that_is_the_overlay_by_another_name_is_refused(
     words = [f"'{place.mirror}' is wanted twice"]
     with refused(place.guest, virmirror.SpecError, UNSUPPORTED, *words):
         place.create()
+
+
+def test_create_with_a_mirror_that_stands_on_the_overlay_is_refused(place: Place) -> None:
+    place.mirror.unlink()
+    with loop_device(place.overlay) as device:
+        place.mirror.symlink_to(device)
+        words = [f"'{place.mirror}' is on the same storage as '{place.overlay}'"]
+        with refused(place.guest, virmirror.SpecError, UNSUPPORTED, *words):
+            place.create()
+
+
+@pytest.mark.parametrize("layer", ["old.qcow2", "old2.qcow2", "common"])
+def test_create_with_a_mirror_that_stands_on_a_layer_is_refused(place: Place, layer: str) -> None:
+    place.mirror.unlink()
+    with loop_device(place.guest.path1 / layer) as device:
+        place.mirror.symlink_to(device)
+        words = [f"'{place.mirror}' is on the same storage as '{place.guest.path1 / layer}'"]
+        with refused(place.guest, virmirror.SpecError, UNSUPPORTED, *words):
+            place.create()
+
+
+def test_create_on_a_copy_that_stands_on_the_original_is_refused(place: Place) -> None:
+    copy = place.folder / "common"
+    copy.unlink()
+    with loop_device(place.guest.path1 / "common") as device:
+        copy.symlink_to(device)
+        words = [f"'{copy}' is on the same storage as '{place.guest.path1 / 'common'}'"]
+        with refused(place.guest, virmirror.ImageError, UNSUPPORTED, *words):
+            place.create()
 
 
 def test_create_with_one_mirror_by_two_names_is_refused(place: Place) -> None:

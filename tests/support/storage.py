@@ -155,9 +155,9 @@ def ramfs(folder: pathlib.Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def loop_device(path: pathlib.Path) -> Iterator[pathlib.Path]:
+def loop_device(path: pathlib.Path, *, partitions: bool = False) -> Iterator[pathlib.Path]:
     """A block device whose content is that of the file."""
-    command = ["losetup", "--find", "--show", path]
+    command = ["losetup", "--find", "--show", *(["--partscan"] if partitions else []), path]
     found = subprocess.run(command, check=True, capture_output=True, text=True)
     device = pathlib.Path(found.stdout.strip())
     try:
@@ -167,16 +167,23 @@ def loop_device(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 @contextlib.contextmanager
-def xfs(image: pathlib.Path, folder: pathlib.Path) -> Iterator[None]:
-    """The folder is an XFS, in which files can share their data, in a new image."""
-    with image.open("wb") as file:
-        file.truncate(320 * 1024 * 1024)
-    subprocess.run(["mkfs.xfs", "-q", image], check=True)
+def mounted(image: pathlib.Path, folder: pathlib.Path) -> Iterator[None]:
+    """The folder is the file system that is in the image."""
     subprocess.run(["mount", "-o", "loop", image, folder], check=True)
     try:
         yield
     finally:
         subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@contextlib.contextmanager
+def xfs(image: pathlib.Path, folder: pathlib.Path) -> Iterator[None]:
+    """The folder is an XFS, in which files can share their data, in a new image."""
+    with image.open("wb") as file:
+        file.truncate(320 * 1024 * 1024)
+    subprocess.run(["mkfs.xfs", "-q", image], check=True)
+    with mounted(image, folder):
+        yield
 
 
 def lock_copy(file: IO[bytes], how: int) -> None:
