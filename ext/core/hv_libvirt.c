@@ -307,6 +307,10 @@ on_lifecycle(virConnectPtr conn G_GNUC_UNUSED, virDomainPtr dom G_GNUC_UNUSED,
     return 0;
 }
 
+/* VIR_DOMAIN_EVENT_CALLBACK() casts between two types of functions, of which
+ * clang 19 and later warn, unless it is by way of this one. */
+#define EVENT_CALLBACK(func) VIR_DOMAIN_EVENT_CALLBACK((void (*)(void))(func))
+
 static int
 listener_register(Listener *listener, virDomainPtr dom, int event_id,
                   virConnectDomainEventGenericCallback func, GError **error)
@@ -337,12 +341,12 @@ events_open(VmrHvCall *call, GError **error)
     listener->destroy = call->event_destroy;
     call->events[0] = listener_register(
         listener, call->dom, VIR_DOMAIN_EVENT_ID_BLOCK_JOB_2,
-        VIR_DOMAIN_EVENT_CALLBACK(on_block_job), error);
+        EVENT_CALLBACK(on_block_job), error);
     if (call->events[0] < 0)
         goto out;
     call->events[1] = listener_register(
         listener, call->dom, VIR_DOMAIN_EVENT_ID_LIFECYCLE,
-        VIR_DOMAIN_EVENT_CALLBACK(on_lifecycle), error);
+        EVENT_CALLBACK(on_lifecycle), error);
     if (call->events[1] < 0)
         virConnectDomainEventDeregisterAny(conn, call->events[0]);
     else
