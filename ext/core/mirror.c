@@ -280,7 +280,8 @@ add_progress(GArray *progress, VmrMirror *mirror, const VmrDisk *disk,
     if (!vmr_hv_block_job_info(mirror->dom, disk->target, &info, &one.active,
                                wait, error))
         return FALSE;
-    one.ready = vmr_truth_of(disk, live) == VMR_TRUTH_READY;
+    /* it may have ended after the definition was read */
+    one.ready = one.active && vmr_truth_of(disk, live) == VMR_TRUTH_READY;
     one.current = info.cur;
     one.end = info.end;
     g_array_append_val(progress, one);

@@ -180,6 +180,25 @@ is_being_aborted(const VmrDisk *disk, const VmrDomXml *live)
            now->ready == VMR_READY_ABORT;
 }
 
+/* An attempt to find that a copy has ended by itself. */
+static gboolean
+has_ended(gpointer data, const VmrWait *wait, GError **error)
+{
+    switch (look_for_aborted(data, FALSE, wait, error)) {
+    case VMR_LOOK_DONE:
+        return TRUE;
+    case VMR_LOOK_FAILED:
+        return FALSE;
+    case VMR_LOOK_SETTLING:
+        g_set_error(error, VMR_ERROR, VMR_ERROR_DIVERGED, "ending");
+        return FALSE;
+    case VMR_LOOK_AGAIN:
+        break;
+    }
+    g_set_error(error, VMR_ERROR, VMR_ERROR_INVALID_STATE, "running");
+    return FALSE;
+}
+
 gboolean
 vmr_mirror_abort_copy(VmrMirror *mirror, const VmrDisk *disk,
                       const VmrWait *wait, GError **error)
@@ -192,12 +211,13 @@ vmr_mirror_abort_copy(VmrMirror *mirror, const VmrDisk *disk,
 
     if (!live)
         return FALSE;
-    /* the synchronous one waits for the target, however dead it is */
+    /* the synchronous one waits for the target, however dead it is; refused is
+     * also what has ended meanwhile, which libvirt may not have heard yet */
     if (!is_being_aborted(disk, live) &&
         !vmr_hv_block_job_abort(mirror->dom, disk->target,
                                 VIR_DOMAIN_BLOCK_JOB_ABORT_ASYNC, wait,
                                 &refused) &&
-        look_for_aborted(&what, TRUE, wait, NULL) != VMR_LOOK_DONE) {
+        !vmr_wait_settle(wait, VMR_ERROR_DIVERGED, has_ended, &what, NULL)) {
         g_propagate_error(error, g_steal_pointer(&refused));
         return FALSE;
     }
@@ -281,22 +301,40 @@ end_disk(VmrMirror *mirror, const VmrDisk *disk, gboolean running,
                             wait, error);
 }
 
+/* What is to be done about all disks. */
+typedef struct {
+    VmrMirror *mirror;
+    gboolean *running; /* of each disk, whether there is a copy to end */
+} AbortPlan;
+
+/* One look. The definition and the job are asked for one after the other, and a
+ * job may end in between: what does not fit has to be so for a while. */
 static gboolean
-abort_all(VmrMirror *mirror, const VmrWait *wait, GError **error)
+plan_abort(gpointer data, const VmrWait *wait, GError **error)
 {
-    GPtrArray *disks = mirror->record->disks;
-    g_autoptr(VmrDomXml) live = vmr_live_read_settled(mirror->dom, wait, error);
-    g_autofree gboolean *running = g_new0(gboolean, disks->len);
+    AbortPlan *plan = data;
+    GPtrArray *disks = plan->mirror->record->disks;
+    g_autoptr(VmrDomXml) live = vmr_live_read(plan->mirror->dom, wait, error);
 
     if (!live)
         return FALSE;
     for (guint i = 0; i < disks->len; i++) {
-        VmrDisk *disk = g_ptr_array_index(disks, i);
-
-        if (!check_abortable(mirror, disk, live, &running[i], wait, error))
+        if (!check_abortable(plan->mirror, g_ptr_array_index(disks, i), live,
+                             &plan->running[i], wait, error))
             return FALSE;
     }
-    if (!vmr_mirror_save(mirror, VMR_STATE_ABORTING, VMR_DISK_STATE_LAST, wait,
+    return TRUE;
+}
+
+static gboolean
+abort_all(VmrMirror *mirror, const VmrWait *wait, GError **error)
+{
+    GPtrArray *disks = mirror->record->disks;
+    g_autofree gboolean *running = g_new0(gboolean, disks->len);
+    AbortPlan plan = {.mirror = mirror, .running = running};
+
+    if (!vmr_wait_settle(wait, VMR_ERROR_DIVERGED, plan_abort, &plan, error) ||
+        !vmr_mirror_save(mirror, VMR_STATE_ABORTING, VMR_DISK_STATE_LAST, wait,
                          error))
         return FALSE;
     for (guint i = 0; i < disks->len; i++) {

@@ -91,11 +91,46 @@ check_not_written(const VmrFile *copy, GError **error)
     return FALSE;
 }
 
+static void
+set_copy_ended(const VmrDisk *disk, GError **error)
+{
+    g_set_error(error, VMR_ERROR, VMR_ERROR_JOB_FAILED,
+                "disk '%s' has no mirror any more, its copy has ended: abort "
+                "what is left",
+                disk->target);
+}
+
+typedef struct {
+    VmrMirror *mirror;
+    const VmrDisk *disk;
+} Mirrored;
+
+/* An attempt to find that libvirt, too, knows of the end of a copy. */
+static gboolean
+is_known_to_have_ended(gpointer data, const VmrWait *wait, GError **error)
+{
+    const Mirrored *what = data;
+    g_autoptr(VmrDomXml) live = vmr_live_read(what->mirror->dom, wait, error);
+    VmrTruth truth;
+
+    if (!live)
+        return FALSE;
+    truth = vmr_truth_of(what->disk, live);
+    if (truth != VMR_TRUTH_READY && truth != VMR_TRUTH_ENDING)
+        return TRUE;
+    g_set_error(error, VMR_ERROR, VMR_ERROR_DIVERGED,
+                "libvirt says that the mirror of disk '%s' is ready, but QEMU "
+                "has no copy job for it",
+                what->disk->target);
+    return FALSE;
+}
+
 /* A job that is READY in QEMU, too, not only in libvirt's memory. */
 static gboolean
 check_job(VmrMirror *mirror, const VmrDisk *disk, const VmrWait *wait,
           GError **error)
 {
+    Mirrored what = {.mirror = mirror, .disk = disk};
     virDomainBlockJobInfo info;
     gboolean active;
 
@@ -104,10 +139,10 @@ check_job(VmrMirror *mirror, const VmrDisk *disk, const VmrWait *wait,
         return FALSE;
     if (active && info.type == VIR_DOMAIN_BLOCK_JOB_TYPE_COPY)
         return TRUE;
-    g_set_error(error, VMR_ERROR, VMR_ERROR_DIVERGED,
-                "libvirt says that the mirror of disk '%s' is ready, but QEMU "
-                "has no copy job for it",
-                disk->target);
+    /* it may have ended after the definition was read */
+    if (vmr_wait_settle(wait, VMR_ERROR_DIVERGED, is_known_to_have_ended, &what,
+                        error))
+        set_copy_ended(disk, error);
     return FALSE;
 }
 
@@ -162,10 +197,7 @@ check_pivotable(VmrMirror *mirror, VmrDisk *disk, const VmrDomXml *live,
                     disk->target);
         return FALSE;
     case VMR_TRUTH_OVERLAY:
-        g_set_error(error, VMR_ERROR, VMR_ERROR_JOB_FAILED,
-                    "disk '%s' has no mirror any more, its copy has ended: "
-                    "abort what is left",
-                    disk->target);
+        set_copy_ended(disk, error);
         return FALSE;
     case VMR_TRUTH_SOURCE:
     case VMR_TRUTH_ENDING:

@@ -352,16 +352,23 @@ fake_hv_advance(FakeHv *fake, const char *target)
     pthread_mutex_unlock(&fake->mutex);
 }
 
+/* By itself: it is aborted if that was asked for, and fails if not. */
+void
+fake_disk_end_job(FakeHv *fake, FakeDisk *disk)
+{
+    int status = disk->ready == VMR_READY_ABORT ? VIR_DOMAIN_BLOCK_JOB_CANCELED
+                                                : VIR_DOMAIN_BLOCK_JOB_FAILED;
+
+    g_free(disk->lingering);
+    disk->lingering = g_strdup(disk->dest->pdata[0]);
+    end_job(fake, disk, FALSE, status);
+}
+
 void
 fake_hv_fail_job(FakeHv *fake, const char *target)
 {
-    FakeDisk *disk;
-
     pthread_mutex_lock(&fake->mutex);
-    disk = fake_disk_find(fake, target, NULL);
-    g_free(disk->lingering);
-    disk->lingering = g_strdup(disk->dest->pdata[0]);
-    end_job(fake, disk, FALSE, VIR_DOMAIN_BLOCK_JOB_FAILED);
+    fake_disk_end_job(fake, fake_disk_find(fake, target, NULL));
     pthread_mutex_unlock(&fake->mutex);
 }
 

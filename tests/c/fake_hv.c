@@ -253,6 +253,16 @@ perform_with(FakeHv *fake, FakeFault fault, VmrHvCall *call, GError **error)
     return fault == FAKE_FAULT_AFTER ? fail_call(call, error) : TRUE;
 }
 
+/* What happens between this call and the next one. */
+static void
+go_on(FakeHv *fake, VmrHvOp op)
+{
+    FakeKnobs *knobs = &fake->knobs;
+
+    if (knobs->ends_in > 0 && op == knobs->ends_after && --knobs->ends_in == 0)
+        fake_disk_end_job(fake, g_ptr_array_index(fake->disks, 0));
+}
+
 static gboolean
 perform(VmrHv *hv, VmrHvCall *call, GError **error)
 {
@@ -265,6 +275,7 @@ perform(VmrHv *hv, VmrHvCall *call, GError **error)
     fake->counts[call->op]++;
     fake->counts[VMR_HV_LAST]++;
     ok = perform_with(fake, take_fault(fake, call->op), call, error);
+    go_on(fake, call->op);
     if (fake->knobs.events == FAKE_EVENTS_SYNC)
         fake_deliver(fake);
     fake->under_way--;

@@ -53,6 +53,9 @@ typedef struct {
     gboolean transient;        /* no persistent definition */
     gboolean keep_inactive;    /* the persistent definition does not follow */
     gboolean lie;              /* a pivot changes the locks, but no XML */
+    VmrHvOp ends_after;        /* the job of the first disk ends right after a
+                                * call of this ... */
+    guint ends_in;             /* ... the so manieth from now on, 0: none */
     guint lingers;             /* so often the XML shows a job that has failed */
     const char *refuse_copy;   /* target whose copy cannot be started */
     const char *refuse_pivot;  /* target that cannot be pivoted */

@@ -82,6 +82,7 @@ void fake_disk_free(FakeDisk *disk);
 FakeDisk *fake_disk_find(FakeHv *fake, const char *target, GError **error);
 void fake_disk_set_top(FakeHv *fake, FakeDisk *disk, GPtrArray *chain);
 void fake_disk_sync_locks(FakeHv *fake);
+void fake_disk_end_job(FakeHv *fake, FakeDisk *disk);
 gboolean fake_block_copy(FakeHv *fake, VmrHvCall *call, GError **error);
 gboolean fake_block_commit(FakeHv *fake, VmrHvCall *call, GError **error);
 gboolean fake_block_rebase(FakeHv *fake, VmrHvCall *call, GError **error);
