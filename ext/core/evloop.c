@@ -10,17 +10,13 @@
 
 static pthread_mutex_t evloop_mutex = PTHREAD_MUTEX_INITIALIZER;
 static gboolean evloop_running; /* guarded by evloop_mutex */
-static gint evloop_turning;     /* atomic */
 
 #define TICK (3600 * 1000) /* ms */
 
-/* The first time at once, which shows that somebody delivers events; then it keeps
- * the loop turning: one without any handle or timer does not wait. */
+/* It is there to have the loop wait: one without any handle or timer does not. */
 static void
-on_tick(int timer, void *opaque G_GNUC_UNUSED)
+on_tick(int timer G_GNUC_UNUSED, void *opaque G_GNUC_UNUSED)
 {
-    g_atomic_int_set(&evloop_turning, 1);
-    virEventUpdateTimeout(timer, TICK);
 }
 
 static void *
@@ -57,7 +53,7 @@ vmr_evloop_start(GError **error)
     pthread_mutex_lock(&evloop_mutex);
     if (!evloop_running) {
         if (virEventRegisterDefaultImpl() < 0 ||
-            virEventAddTimeout(0, on_tick, NULL, NULL) < 0) {
+            virEventAddTimeout(TICK, on_tick, NULL, NULL) < 0) {
             vmr_error_set_from_libvirt(error);
             ok = FALSE;
         } else {
@@ -67,10 +63,4 @@ vmr_evloop_start(GError **error)
     }
     pthread_mutex_unlock(&evloop_mutex);
     return ok;
-}
-
-gboolean
-vmr_evloop_is_turning(void)
-{
-    return g_atomic_int_get(&evloop_turning) != 0;
 }

@@ -16,8 +16,4 @@ G_BEGIN_DECLS
  * Errors: VIRT, IO. */
 gboolean vmr_evloop_start(GError **error);
 
-/* Whether the event loop of this process, which may be another one, was seen to turn
- * since vmr_evloop_start(). Any thread. */
-gboolean vmr_evloop_is_turning(void);
-
 G_END_DECLS

@@ -11,15 +11,14 @@
 #include <unistd.h>
 
 #include "error.h"
-#include "evloop.h"
 
 /* When to look again without an event, in ms. Without events that is all there
- * is. As long as none has come, and no event loop was seen to turn, nobody knows
- * whether there is one; after that the poll is a mere precaution. */
+ * is. With them it is a precaution that somebody waits for: an event may be lost, or
+ * come late because another domain holds up the one thread in which libvirt handles
+ * those of all. So it begins soon, and becomes as rare as costs nothing. */
 #define POLL_WITHOUT_EVENTS 250
-#define POLL_UNPROVEN_FIRST 1000
-#define POLL_UNPROVEN_MAX 8000
-#define POLL_PROVEN 60000
+#define POLL_FIRST 1000
+#define POLL_MAX 10000
 
 /* libvirt handles the end of a job after QEMU has dropped it: for so long a
  * look that fits neither is looked at again. */
@@ -94,10 +93,7 @@ vmr_jobs_open(const VmrDomain *dom, const VmrWait *wait, GError **error)
         g_propagate_error(error, g_steal_pointer(&local));
         return NULL;
     }
-    jobs->poll_ms = POLL_WITHOUT_EVENTS;
-    if (jobs->have_events)
-        jobs->poll_ms =
-            vmr_evloop_is_turning() ? POLL_PROVEN : POLL_UNPROVEN_FIRST;
+    jobs->poll_ms = jobs->have_events ? POLL_FIRST : POLL_WITHOUT_EVENTS;
     return g_steal_pointer(&jobs);
 }
 
@@ -130,10 +126,8 @@ jobs_wait(VmrJobs *jobs, int poll_ms, const VmrWait *wait, GError **error)
         return FALSE;
     if (rang) {
         (void)eventfd_read(jobs->bell->fd, &count);
-        jobs->poll_ms = POLL_PROVEN;
-    } else if (poll_ms == jobs->poll_ms && poll_ms < POLL_UNPROVEN_MAX &&
-               jobs->have_events) {
-        jobs->poll_ms *= 2;
+    } else if (poll_ms == jobs->poll_ms && jobs->have_events) {
+        jobs->poll_ms = MIN(2 * poll_ms, POLL_MAX);
     }
     return TRUE;
 }

@@ -5,7 +5,7 @@
  * job: waiting for the block jobs of a domain without asking all the time.
  *
  * A VmrJobs only says "look again": when an event came, or, since events can
- * get lost or have no loop that delivers them, when a slow poll is due. What
+ * get lost or have no loop that delivers them, after 1, 2, 4 ... 10 seconds. What
  * is true is read from libvirt afterwards, never from the event.
  */
 

@@ -144,6 +144,22 @@ test_event_lost_found_by_polling(Fixture *fixture,
     check_polled(fixture, FAKE_EVENTS_LOST, 3);
 }
 
+/* That one has come says nothing of the next one. */
+static void
+test_event_lost_after_another_found_by_polling(
+    Fixture *fixture, gconstpointer unused G_GNUC_UNUSED)
+{
+    g_autoptr(VmrJobs) jobs = open_jobs(fixture);
+    Script script = {.script = "aad"};
+    gint64 start = g_get_monotonic_time();
+
+    fake_hv_ring(fixture->fake, "vda");
+    g_assert_true(
+        vmr_jobs_wait_until(jobs, look, &script, &fixture->wait, NULL));
+    g_assert_cmpint(script.looks, ==, 3);
+    g_assert_cmpint(g_get_monotonic_time() - start, <, 5 * G_TIME_SPAN_SECOND);
+}
+
 static void
 test_no_events_polls_more_often(Fixture *fixture,
                                 gconstpointer unused G_GNUC_UNUSED)
@@ -246,6 +262,8 @@ static const struct {
     {"/job/open_registers_before_the_first_look",
      test_open_registers_before_the_first_look},
     {"/job/event_lost_found_by_polling", test_event_lost_found_by_polling},
+    {"/job/event_lost_after_another_found_by_polling",
+     test_event_lost_after_another_found_by_polling},
     {"/job/no_events_polls_more_often", test_no_events_polls_more_often},
     {"/job/settling_passes", test_settling_passes},
     {"/job/settling_for_ever_fails_in_the_end",
