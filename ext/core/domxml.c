@@ -244,6 +244,40 @@ dup_machine(const xmlNode *root)
     return type ? vmr_xml_dup_attr(type, "machine") : NULL;
 }
 
+/* Read a label of libvirt's DAC driver, "+UID:+GID"; names, which it takes in a
+ * label that somebody has given, are nothing that this process should look up. */
+static gboolean
+parse_dac_label(const char *label, VmrDomXml *dom)
+{
+    g_auto(GStrv) ids = g_strsplit(label, ":", 3);
+    guint64 uid;
+    guint64 gid;
+
+    if (g_strv_length(ids) != 2 || ids[0][0] != '+' || ids[1][0] != '+' ||
+        !g_ascii_string_to_unsigned(ids[0] + 1, 10, 0, G_MAXUINT32 - 1, &uid,
+                                    NULL) ||
+        !g_ascii_string_to_unsigned(ids[1] + 1, 10, 0, G_MAXUINT32 - 1, &gid,
+                                    NULL))
+        return FALSE;
+    dom->qemu_uid = (uid_t)uid;
+    dom->qemu_gid = (gid_t)gid;
+    return TRUE;
+}
+
+static void
+read_qemu_user(VmrDomXml *dom, const xmlNode *root)
+{
+    const xmlNode *node = vmr_xml_child(root, "seclabel");
+
+    for (; node && !dom->has_qemu_user; node = vmr_xml_next(node)) {
+        g_autofree char *model = vmr_xml_dup_attr(node, "model");
+        g_autofree char *label = vmr_xml_dup_child_text(node, "label");
+
+        dom->has_qemu_user = g_strcmp0(model, "dac") == 0 && label &&
+                             parse_dac_label(label, dom);
+    }
+}
+
 VmrDomXml *
 vmr_domxml_parse(const char *xml, GError **error)
 {
@@ -268,6 +302,7 @@ vmr_domxml_parse(const char *xml, GError **error)
                                                            : "type");
         return NULL;
     }
+    read_qemu_user(dom, root);
     if (!read_disks(dom, root, error))
         return NULL;
     return g_steal_pointer(&dom);

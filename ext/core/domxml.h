@@ -7,6 +7,7 @@
  */
 
 #include <glib.h>
+#include <sys/types.h>
 
 G_BEGIN_DECLS
 
@@ -49,6 +50,9 @@ typedef struct {
     char *machine;      /* "pc-i440fx-7.2", ..., or NULL */
     gboolean running;   /* it has an id: the XML is the live one */
     GPtrArray *disks;   /* of VmrDomDisk */
+    gboolean has_qemu_user; /* the next two are known */
+    uid_t qemu_uid;     /* of its QEMU, by the DAC label */
+    gid_t qemu_gid;
 } VmrDomXml;
 
 /* Parse virDomainGetXMLDesc()'s text. Errors: INVALID_SPEC. */

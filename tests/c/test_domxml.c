@@ -324,6 +324,44 @@ test_set_source_disk_on_it_without_chain(void)
     g_assert_cmpstr(top->format, ==, "qcow2");
 }
 
+static void
+test_parse_dac_label_qemu_user(void)
+{
+    static const struct {
+        const char *labels;
+        int uid; /* -1: not known */
+        int gid;
+    } cases[] = {
+        {"", -1, -1},
+        {"<seclabel type='none' model='none'/>", -1, -1},
+        {"<seclabel type='dynamic' model='dac' relabel='yes'>"
+         "<label>+64055:+108</label><imagelabel>+64055:+108</imagelabel>"
+         "</seclabel>", 64055, 108},
+        {"<seclabel type='dynamic' model='apparmor'>"
+         "<label>libvirt-1</label></seclabel>"
+         "<seclabel model='dac'><label>+0:+0</label></seclabel>", 0, 0},
+        {"<seclabel model='selinux'><label>+1:+2</label></seclabel>", -1, -1},
+        {"<seclabel model='dac'><label>qemu:qemu</label></seclabel>", -1, -1},
+        {"<seclabel model='dac'><label>+1</label></seclabel>", -1, -1},
+        {"<seclabel model='dac'><label>+1:+2:+3</label></seclabel>", -1, -1},
+        {"<seclabel model='dac'><label>+4294967295:+1</label></seclabel>",
+         -1, -1},
+        {"<seclabel model='dac'/>", -1, -1},
+    };
+
+    for (gsize i = 0; i < G_N_ELEMENTS(cases); i++) {
+        g_autofree char *text = g_strconcat(HEAD "</devices>", cases[i].labels,
+                                            "</domain>", NULL);
+        g_autoptr(VmrDomXml) dom = parse_good(text);
+
+        g_assert_cmpint(dom->has_qemu_user, ==, cases[i].uid >= 0);
+        if (cases[i].uid < 0)
+            continue;
+        g_assert_cmpint((int)dom->qemu_uid, ==, cases[i].uid);
+        g_assert_cmpint((int)dom->qemu_gid, ==, cases[i].gid);
+    }
+}
+
 int
 main(int argc, char **argv)
 {
@@ -346,6 +384,8 @@ main(int argc, char **argv)
                     test_parse_chain_too_deep_error);
     g_test_add_func("/domxml/parse_too_large_error",
                     test_parse_too_large_error);
+    g_test_add_func("/domxml/parse_dac_label_qemu_user",
+                    test_parse_dac_label_qemu_user);
     g_test_add_func("/domxml/parse_no_devices_no_disks",
                     test_parse_no_devices_no_disks);
     g_test_add_func("/domxml/find_target_or_path_disk",
