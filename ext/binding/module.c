@@ -9,6 +9,7 @@
 #include "marks.h"
 #include "moving.h"
 #include "recovery.h"
+#include "sides.h"
 #include "snapshot_type.h"
 
 #include "../core/snapshot.h"
@@ -47,6 +48,7 @@ module_exec(PyObject *module)
         PyModule_AddFunctions(module, copy_functions) < 0 ||
         PyModule_AddFunctions(module, marks_table) < 0 ||
         PyModule_AddFunctions(module, moving_table) < 0 ||
+        PyModule_AddFunctions(module, sides_table) < 0 ||
         PyModule_AddFunctions(module, recovery_table) < 0)
         return -1;
     for (gsize i = 0; i < G_N_ELEMENTS(constants); i++) {

@@ -110,4 +110,10 @@ gboolean vmr_mirror_cut_over(VmrMirror *mirror, const VmrCutOver *how,
 gboolean vmr_mirror_abort(VmrMirror *mirror, const VmrWait *wait,
                           GError **error);
 
+/* Drop the records, and leave the disks as they are: what somebody else has made of
+ * them is no mirrored snapshot any more. A guest that was suspended for it is resumed.
+ * Errors: BUSY, INVALID_STATE (it has ended), and libvirt's. */
+gboolean vmr_mirror_disown(VmrMirror *mirror, const VmrWait *wait,
+                           GError **error);
+
 G_END_DECLS

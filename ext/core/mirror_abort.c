@@ -365,3 +365,19 @@ vmr_mirror_abort(VmrMirror *mirror, const VmrWait *wait, GError **error)
     vmr_error_annotate(error, NULL, "abort");
     return ok;
 }
+
+gboolean
+vmr_mirror_disown(VmrMirror *mirror, const VmrWait *wait, GError **error)
+{
+    gboolean ok;
+
+    if (!vmr_mirror_enter_to_change(mirror, error))
+        return FALSE;
+    ok = vmr_mirror_resume_guest(mirror, wait, error) &&
+         vmr_mirror_forget(mirror, wait, error);
+    if (ok)
+        mirror->record->state = VMR_STATE_DONE;
+    vmr_mirror_leave(mirror);
+    vmr_error_annotate(error, NULL, "abort");
+    return ok;
+}
