@@ -67,9 +67,10 @@ from .errors import (
     StorageError,
 )
 from .jobs import LayerReport, PhaseReport, unfinished
-from .migration import DiskReport, Progress, Report, migrate, run, undo
+from .migration import forget, migrate, run, undo
 from .planning import DiskPlan, LayerPlan, Plan, plan
 from .recovery import DiskInspection, Inspection, Recovery, inspect, recover
+from .reports import DiskReport, DiskSide, Forgotten, Progress, Report
 
 __version__ = "0.1.0"
 
@@ -88,8 +89,10 @@ __all__ = [
     "DiskPlan",
     "DiskProgress",
     "DiskReport",
+    "DiskSide",
     "DivergedError",
     "ExistsError",
+    "Forgotten",
     "ImageError",
     "Inspection",
     "JobFailedError",
@@ -117,6 +120,7 @@ __all__ = [
     "block_pull",
     "checksum",
     "copy",
+    "forget",
     "inspect",
     "migrate",
     "plan",

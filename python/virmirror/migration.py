@@ -10,21 +10,23 @@ whatever goes wrong is undone; after it the way is forward only.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 import libvirt
 
-from . import _core, recovery, values
+from . import _core, offline, recovery
 from .errors import MirrorError, StateError
-from .jobs import Created, Job, LayerReport, Phase, PhaseReport
+from .jobs import Created, Job, Phase, PhaseReport
 from .layers import Store
 from .planning import Collapse, DiskPlan, Pace, Plan, plan
+from .reports import DiskReport, DiskSide, Forgotten, OnProgress, Progress, Report
+from .sides import Found, files_in, is_gone, look, side_of
+from .steps import MOVED, Domain, Refusal, Side, Step, Wish, next_step, ways
 
-__all__ = ["DiskReport", "Progress", "Report", "migrate", "run", "undo"]
+__all__ = ["forget", "migrate", "run", "undo"]
 
 _BLOCK = 512  # bytes, of st_blocks
 
@@ -32,75 +34,10 @@ _BLOCK = 512  # bytes, of st_blocks
 # the disk gets another name. So many bytes more may be written to avoid that.
 _NAMES_ARE_WORTH = 64 * 1024 * 1024
 
-# Sides of a disk whose cut-over was made.
-_NEW = ("mirror", "collapsed")
+# Where these are the next step, it is left to the caller.
+_LAST = (Step.FINISH, Step.REMOVE, Step.FORGET)
 
-
-@dataclasses.dataclass(frozen=True)
-class Progress:
-    """How far a migration is: the ``phase``; while a layer is copied the ``path`` of
-    the copy, else None, and the bytes done (``current``) and to be done (``end``)."""
-
-    phase: Phase
-    path: str | None
-    current: int
-    end: int
-
-
-OnProgress: TypeAlias = Callable[[Progress], object]
-
-
-@dataclasses.dataclass(frozen=True)
-class DiskReport:
-    """One disk: its chain before and after (paths, top first), and how it got
-    short again."""
-
-    target: str
-    before: tuple[str, ...]
-    after: tuple[str, ...]
-    collapse: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Report:
-    """What a migration has done.
-
-    ``pause`` is how long, in seconds, the guest was suspended for the cut-over, or
-    None where a run died before it could note it down. ``phases`` have seconds and
-    bytes copied, ``layers`` the copies with their checksums. ``removed`` are the files
-    that were removed in the end, ``left`` those that were not needed and could not
-    be.
-    """
-
-    plan: str
-    domain: str
-    uuid: str
-    name: str
-    pause: float | None
-    phases: tuple[PhaseReport, ...]
-    disks: tuple[DiskReport, ...]
-    layers: tuple[LayerReport, ...]
-    removed: tuple[str, ...]
-    left: tuple[str, ...]
-
-    @property
-    def seconds(self) -> float:
-        """Seconds that all phases have taken."""
-        return sum(phase.seconds for phase in self.phases)
-
-    @property
-    def copied(self) -> int:
-        """Bytes of data that were copied."""
-        return sum(layer.copied for layer in self.layers)
-
-    def to_json(self) -> str:
-        """The report as a JSON object."""
-        return values.to_json(self)
-
-    @classmethod
-    def from_json(cls, text: str) -> Report:
-        """The report that `to_json` wrote. Raises SpecError."""
-        return values.from_json(cls, text)
+_WAYS: dict[Wish, str] = {"run": "run it again", "undo": "undo it", "forget": "forget it"}
 
 
 def migrate(
@@ -174,25 +111,45 @@ def run(
             return _Migration(plan, job, dom, on_progress, timeout).run()
 
 
-def undo(plan: Plan, *, conn: libvirt.virConnect | None = None) -> None:
+def undo(plan: Plan, *, conn: libvirt.virConnect | None = None) -> tuple[str, ...]:
     """Undo a migration whose run died before the cut-over was over.
 
     Mirrors are aborted, what the guest wrote since is committed back, and files that
-    were made are removed. Raises StateError where the guest is on the new storage
-    already: `run` finishes it then; and what `run` does.
+    were made are removed. The domain need not run: then its overlays are committed by
+    qemu-img, and its definition is set back. Where it is gone only the copies are removed.
+
+    Returns the files that were made and are left: they are in use, or hold what the
+    guest has written. Raises StateError where the guest is on the new storage already:
+    `run` finishes it then; and what `run` does.
     """
     with contextlib.closing(Job.open(plan)) as job, _domain_of(plan, conn) as dom:
         if job.state.report is None:
-            _Migration(plan, job, dom, None, None).undo()
-            return
+            return _Migration(plan, job, dom, None, None).undo()
     raise _core._make_error(
         "invalid-state", "the migration is over: plan another one back to the old storage"
     )
 
 
+def forget(plan: Plan, *, conn: libvirt.virConnect | None = None) -> Forgotten:
+    """Drop the record of a migration, and leave everything else as it is.
+
+    It is the way out where neither `run` nor `undo` is one: somebody else has moved the
+    disks meanwhile, or the domain is gone. Returns what is left where: that is the last time
+    that it is known which files the migration has made. A mirrored snapshot of it whose
+    disks somebody else has changed loses its journal, too.
+
+    Raises StateError as long as its mirrored snapshot is there (then `run`, `undo` or
+    `recover` ends it), NotFoundError where there is no record, BusyError, and what `run`
+    does.
+    """
+    with contextlib.closing(Job.open(plan)) as job, _domain_of(plan, conn) as dom:
+        return _Migration(plan, job, dom, None, None).forget()
+
+
 @contextlib.contextmanager
-def _domain_of(plan: Plan, conn: libvirt.virConnect | None) -> Iterator[libvirt.virDomain]:
-    """The domain of the plan, on this connection, an embedded host's, or one of its own."""
+def _domain_of(plan: Plan, conn: libvirt.virConnect | None) -> Iterator[libvirt.virDomain | None]:
+    """The domain of the plan, on this connection, an embedded host's, or one of its own;
+    None where there is no such domain."""
     opened = None
     if conn is None and plan.uri.startswith("qemu:///embed?"):
         from . import embed  # few need it
@@ -202,14 +159,12 @@ def _domain_of(plan: Plan, conn: libvirt.virConnect | None) -> Iterator[libvirt.
         _core.start_event_loop()
         conn = opened = libvirt.open(plan.uri)
     try:
+        dom = None
         try:
             dom = conn.lookupByUUIDString(plan.uuid)
         except libvirt.libvirtError as error:
-            if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+            if not is_gone(error):
                 raise
-            raise _core._make_error(
-                "not-found", f"domain '{plan.domain}' is not at '{plan.uri}'"
-            ) from error
         yield dom
     finally:
         if opened is not None:
@@ -238,12 +193,7 @@ class _Migration:
 
     def run(self) -> Report:
         with contextlib.closing(self._store):
-            if not self._is_over():
-                try:
-                    self._move()
-                except BaseException as error:
-                    self._give_up(error)
-                    raise
+            self._advance("run")
             with self._spending("collapse"):
                 for disk in self._plan.disks:
                     self._collapse(disk)
@@ -251,29 +201,78 @@ class _Migration:
                 removed, left = self._clean()
             return self._finish(removed, left)
 
-    def undo(self) -> None:
+    def undo(self) -> tuple[str, ...]:
         with contextlib.closing(self._store):
-            if self._is_over():
-                raise _core._make_error(
-                    "invalid-state",
-                    f"domain '{self._plan.domain}' is on the new storage already: run the plan "
-                    "again, which finishes it",
+            return self._remove(self._advance("undo"))
+
+    def forget(self) -> Forgotten:
+        return self._leave(self._advance("forget"))
+
+    # ---- one step after the other ----
+
+    def _advance(self, wish: Wish) -> Found:
+        """Take steps until the last one is the next, and return what was found then."""
+        before = None
+        while True:
+            found = self._look()
+            step = next_step(wish, found.situation)
+            if isinstance(step, Refusal):
+                raise self._refused(wish, step, found)
+            if step in _LAST:
+                return found
+            if (step, found.situation) == before:
+                raise self._refused(
+                    wish, Refusal("diverged", f"'{step.value}' had no effect"), found
                 )
-            self._undo()
+            before = (step, found.situation)
+            self._take(step, found)
+
+    def _look(self) -> Found:
+        return look(self._plan, None if self._job.is_new() else self._job.state.phase, self._dom)
+
+    def _refused(self, wish: Wish, refusal: Refusal, found: Found) -> MirrorError:
+        others = [_WAYS[way] for way in ways(found.situation) if way != wish]
+        told = [f"domain '{self._plan.domain}': {refusal.text}"]
+        if refusal.reason == "diverged":
+            told += [f"disk '{target}' is at '{side}'" for target, side in found.sides.items()]
+        if others:
+            told.append(f"you can {' or '.join(others)}")
+        return _core._make_error(refusal.reason, "; ".join(told))
+
+    def _take(self, step: Step, found: Found) -> None:
+        if step in (Step.ABORT, Step.PIVOT):
+            self._end_mirror(found, "pivot" if step is Step.PIVOT else "abort")
+        elif step is Step.TAKE_BACK:
+            for disk in self._on(found, {"overlay"}):
+                self._take_back(disk, found.situation.domain)
+        else:
+            disks = [disk for disk in self._plan.disks if found.sides[disk.target] not in MOVED]
+            if step is Step.GO_ON:
+                self._adopt(found)
+            try:
+                self._move(disks)
+            except BaseException as error:
+                self._give_up(error)
+                raise
+
+    def _on(self, found: Found, sides: set[Side]) -> list[DiskPlan]:
+        return [disk for disk in self._plan.disks if found.sides[disk.target] in sides]
 
     # ---- until the guest is on the new storage ----
 
-    def _move(self) -> None:
+    def _move(self, disks: Sequence[DiskPlan]) -> None:
         with self._spending("prepare"):
-            for disk in self._plan.disks:
+            if self._mirror is None:
+                self._drop_tops(disks)
+            for disk in disks:
                 for layer in reversed(disk.layers[1:]):
                     self._store.fill(layer)
-            for disk in self._plan.disks:
+            for disk in disks:
                 self._store.make_skeleton(disk.layers[0])
         with self._spending("mirror"):
-            self._start_mirror()
+            self._start_mirror(disks)
         with self._spending("copy"):
-            for disk in self._plan.disks:
+            for disk in disks:
                 self._store.fill(disk.layers[0])
         with self._spending("cut-over"):
             assert self._mirror is not None
@@ -281,11 +280,18 @@ class _Migration:
             pause = self._mirror.pivot(pause_budget=self._plan.pause_budget, timeout=self._timeout)
             self._job.save(phase="collapse", pause=pause)
 
-    def _start_mirror(self) -> None:
+    def _drop_tops(self, disks: Sequence[DiskPlan]) -> None:
+        """Remove what an earlier run has made of the tops: the guest has written since."""
+        tops = {path for disk in disks for path in _tops(disk)}
+        for created in self._job.state.created:
+            if created.path in tops:
+                self._drop(created)
+
+    def _start_mirror(self, disks: Sequence[DiskPlan]) -> None:
         if self._mirror is None:
             specs = [
                 f"{_escape(disk.target)},file={_escape(disk.overlay)},mirror={_escape(disk.mirror)}"
-                for disk in self._plan.disks
+                for disk in disks
             ]
             self._mirror = _core.MirrorSnapshot.create(self._dom, self._plan.name, specs)
         self._note_tops()
@@ -299,116 +305,107 @@ class _Migration:
         kept = (one for one in self._job.state.created if one.path not in made)
         self._job.save(created=(*kept, *made.values()))
 
-    def _is_over(self) -> bool:
-        """Settle what an earlier run has left; whether the cut-over was made."""
-        if self._job.is_new():
-            return False
-        found = recovery.inspect(self._dom)
-        if found.snapshot is not None:
-            self._settle(found)
-        if self._mirror is not None:
-            return False
-        sides = {disk.target: self._side(disk) for disk in self._plan.disks}
-        moved = self._job.state.phase in ("collapse", "clean")
-        if all(side in _NEW or (moved and side == "gone") for side in sides.values()):
-            return True
-        if any(side not in ("source", "overlay") for side in sides.values()):
-            told = ", ".join(f"'{target}': {side}" for target, side in sides.items())
-            raise _core._make_error(
-                "diverged",
-                f"the disks of domain '{self._plan.domain}' are not all on the same side of the "
-                f"migration ({told}): look at them with inspect()",
-            )
-        for disk in self._plan.disks:
-            self._take_back(disk)
-        return False
+    def _adopt(self, found: Found) -> None:
+        """Take over the mirrors that an earlier run has left running."""
+        self._note_tops_of(found)
+        recovery.recover(self._dom)  # a guest that we had suspended goes on
+        self._mirror = _core.adopt(self._dom, self._plan.name)
 
-    def _settle(self, found: recovery.Inspection) -> None:
-        """Bring a mirrored snapshot that somebody left to where it can be gone on with."""
-        if found.snapshot != self._plan.name:
-            raise _core._make_error(
-                "busy",
-                f"the domain has the mirrored snapshot '{found.snapshot}' of somebody else: pivot "
-                "or abort it first",
-            )
-        if found.meant != "creating":
+    def _note_tops_of(self, found: Found) -> None:
+        assert found.inspection is not None
+        if found.inspection.meant != "creating":  # else they may be another one's
             self._note_tops()
-        if found.verdict in ("ready", "mirroring"):
-            recovery.recover(self._dom)  # a guest that we had suspended goes on
-            self._mirror = _core.adopt(self._dom, self._plan.name)
-            return
-        forward = found.verdict in ("pivoted", "cut-over")
-        done = recovery.recover(self._dom, "pivot" if forward else "abort")
-        if done.verdict == "nothing":
-            if found.verdict != "off":
-                return
-            raise _core._make_error(
-                "invalid-state",
-                f"domain '{self._plan.domain}' does not run: start it, and run the plan again",
-            )
-        raise _core._make_error("diverged", "; ".join((found.advice, *done.left)))
 
-    def _side(self, disk: DiskPlan) -> str:
-        """Which of the plan's files the disk runs on, with the layers below that are
-        meant to be there."""
-        chains = _core._disk_chains(self._dom)
-        if disk.target not in chains:
-            return "gone"
-        chain = tuple(chains[disk.target])
-        old = tuple(layer.source for layer in disk.layers)
-        new = tuple(layer.destination for layer in disk.layers)
-        sides = {
-            old: "source",
-            (disk.overlay, *old): "overlay",
-            (disk.mirror, *new): "mirror",
-            (disk.mirror, *new[1:]): "collapsed",
-            new: "collapsed",
-        }
-        return sides.get(chain, "elsewhere")
+    def _end_mirror(self, found: Found, how: Literal["abort", "pivot"]) -> None:
+        """End the mirrored snapshot, whatever state it is in."""
+        self._note_tops_of(found)
+        mirror, self._mirror = self._mirror, None
+        if mirror is not None and mirror.state != "done":
+            if how == "abort" and found.situation.domain == "running":
+                mirror.abort()
+                return
+            mirror.detach()
+        done = recovery.recover(self._dom, how)
+        if done.verdict != "nothing":
+            assert found.inspection is not None
+            raise _core._make_error("diverged", "; ".join((found.inspection.advice, *done.left)))
+
+    def _side(self, disk: DiskPlan) -> Side:
+        """Which side the disk is on now."""
+        return side_of(disk, _core._disk_chains(self._dom).get(disk.target))
 
     def _give_up(self, error: BaseException) -> None:
-        """Undo all of it after ``error``, which is told of that."""
+        """Undo all of it after ``error``, to which the outcome is added."""
         try:
-            if all(self._side(disk) == "mirror" for disk in self._plan.disks):
+            found = self._look()
+            if not self._job.is_new() and found.situation.sides <= MOVED:
                 error.add_note("the guest is on the new storage: run the plan again to finish")
                 return
-            self._undo()
+            left = () if self._job.is_new() else self._remove(self._advance("undo"))
         except (MirrorError, OSError) as failure:
             error.add_note(
                 f"undoing the migration failed, too: {failure}; run the plan again, or undo it"
             )
         else:
             error.add_note("the migration was undone: the guest is where it was before")
+            if left:
+                error.add_note(f"left: {', '.join(left)}")
 
-    def _undo(self) -> None:
-        if self._mirror is not None and self._mirror.state != "done":
-            self._mirror.abort()
-        elif (found := recovery.inspect(self._dom)).snapshot == self._plan.name:
-            if found.meant != "creating":
-                self._note_tops()
-            recovery.recover(self._dom, "abort")
-        for disk in self._plan.disks:
-            self._take_back(disk)
-        for disk in self._plan.disks:
-            for layer in disk.layers:
-                self._store.sweep(layer.destination)
-        for created in reversed(self._job.state.created):
-            self._drop(created)
-        self._job.forget()
-
-    def _take_back(self, disk: DiskPlan) -> None:
+    def _take_back(self, disk: DiskPlan, domain: Domain) -> None:
         """Have the disk on its source again, with all that was written since."""
-        if self._side(disk) == "overlay":
-            # whoever has taken the snapshot may have died before it was noted
-            self._note_made([disk.overlay])
+        # whoever has taken the snapshot may have died before it was noted
+        self._note_made([disk.overlay])
+        if domain == "running":
             _core.block_commit(self._dom, disk.target, disk.overlay)
-        if self._side(disk) != "source":
-            raise _core._make_error(
-                "diverged", f"disk '{disk.target}' does not run on '{disk.layers[0].source}'"
-            )
+        else:
+            top = disk.layers[0]
+            offline.commit(disk.overlay, top.source)
+            _core._set_source(self._dom, disk.target, top.source, top.format)
         for created in self._job.state.created:
             if created.path == disk.overlay:
                 self._drop(created)
+
+    def _remove(self, found: Found) -> tuple[str, ...]:
+        """Remove the files that were made, and the record; which files are left."""
+        for disk in self._plan.disks:
+            for layer in disk.layers:
+                self._store.sweep(layer.destination)
+        kept = set()
+        if found.situation.phase != "prepare":
+            # what a disk was on that is elsewhere now may be all that there is of it
+            kept = {disk.overlay for disk in self._on(found, {"elsewhere", "gone"})}
+        kept |= self._used(found)
+        left = [
+            created.path
+            for created in reversed(self._job.state.created)
+            if created.path in kept or not self._drop(created)
+        ]
+        self._job.forget()
+        return tuple(path for path in left if os.path.lexists(path))
+
+    def _used(self, found: Found) -> set[str]:
+        """Which of the files that were made are in a chain of the domain."""
+        created = [one.path for one in self._job.state.created]
+        return files_in(created, found.chains.values())
+
+    def _leave(self, found: Found) -> Forgotten:
+        """Remove the record; what is left."""
+        if found.situation.snapshot == "changed":
+            _core._disown(self._dom, self._plan.name)
+        made = [one.path for one in self._job.state.created if self._job.owns(one.path)]
+        used = self._used(found)
+        self._job.forget()
+        return Forgotten(
+            plan=self._plan.id,
+            domain=self._plan.domain,
+            uuid=self._plan.uuid,
+            disks=tuple(
+                DiskSide(target, side, found.chains.get(target, ()))
+                for target, side in found.sides.items()
+            ),
+            used=tuple(path for path in made if path in used),
+            left=tuple(path for path in made if path not in used),
+        )
 
     def _drop(self, created: Created) -> bool:
         """Remove a file that was made, which the next start must not want; whether it
@@ -416,7 +413,8 @@ class _Migration:
         if not os.path.lexists(created.path):
             return True
         try:
-            _core._leave_file(self._dom, created.path)
+            if self._dom is not None:
+                _core._leave_file(self._dom, created.path)
         except StateError:
             return False
         return self._store.drop(created)
@@ -471,7 +469,7 @@ class _Migration:
 
     def _files_of_lost(self, disk: DiskPlan) -> tuple[str, ...]:
         """All files of a disk that does not run on the new side, () if it does."""
-        if self._side(disk) in _NEW:
+        if self._side(disk) in MOVED:
             return ()
         layers = (path for layer in disk.layers for path in (layer.source, layer.destination))
         return (disk.overlay, disk.mirror, *layers)
@@ -530,6 +528,11 @@ class _Migration:
 
     def _on_copy(self, path: str, current: int, end: int) -> None:
         self._tell(Progress(self._phase, path, current, end))
+
+
+def _tops(disk: DiskPlan) -> tuple[str, ...]:
+    """The files that hold what the guest writes, or wrote until it got a new top."""
+    return (disk.overlay, disk.mirror, disk.layers[0].destination)
 
 
 def _escape(text: str) -> str:
