@@ -6,6 +6,7 @@
 #include <libvirt/virterror.h>
 #include <string.h>
 
+#include "disklist.h"
 #include "error.h"
 #include "text.h"
 #include "xmlutil.h"
@@ -63,6 +64,7 @@ disk_free(VmrDomDisk *disk)
     g_clear_pointer(&disk->chain, g_ptr_array_unref);
     layer_free(disk->mirror);
     g_free(disk->mirror_job);
+    g_clear_pointer(&disk->refusals, g_ptr_array_unref);
     g_free(disk);
 }
 
@@ -211,6 +213,7 @@ read_disk(const xmlNode *node, GError **error)
     disk->readonly = vmr_xml_child(node, "readonly") != NULL;
     disk->shareable = vmr_xml_child(node, "shareable") != NULL;
     disk->transient = vmr_xml_child(node, "transient") != NULL;
+    disk->refusals = vmr_disklist_review(node);
     read_chain(disk, node);
     if (!read_mirror(disk, node, error))
         return NULL;

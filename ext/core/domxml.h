@@ -41,6 +41,7 @@ typedef struct {
     VmrLayer *mirror;   /* destination of a running copy, or NULL */
     char *mirror_job;   /* "copy", "active-commit", NULL without mirror */
     VmrReady ready;     /* of mirror */
+    GPtrArray *refusals;/* of char *: see vmr_disklist_review() */
 } VmrDomDisk;
 
 typedef struct {

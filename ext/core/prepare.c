@@ -4,25 +4,22 @@
 
 #include "chain.h"
 #include "error.h"
-#include "live.h"
-#include "text.h"
+#include "preflight.h"
 
 char **
 vmr_prepare_chain(const VmrDomain *dom, const char *disk, const char *folder,
                   const VmrWait *wait, GError **error)
 {
-    g_autoptr(VmrDomXml) live = vmr_live_read(dom, wait, error);
+    g_autoptr(VmrPreflight) flight = vmr_preflight_open(dom, wait, error);
+    g_autoptr(GPtrArray) sources = NULL;
     const VmrDomDisk *found;
     char **paths;
 
-    if (!live)
+    if (!flight)
         return NULL;
-    found = vmr_domxml_find(live, disk);
-    if (!found) {
-        g_autofree char *clean = vmr_text_clean(disk);
-
-        g_set_error(error, VMR_ERROR, VMR_ERROR_NOT_FOUND,
-                    "domain '%s' has no disk '%s'", live->name, clean);
+    found = vmr_preflight_disk(flight, disk, &sources);
+    if (!vmr_preflight_report(flight, error)) {
+        vmr_error_annotate(error, found ? found->target : NULL, "prepare");
         return NULL;
     }
     paths = vmr_chain_prepare(found, folder, wait, error);

@@ -9,7 +9,7 @@ import pathlib
 import stat
 import subprocess
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import libvirt
 
@@ -26,7 +26,8 @@ class Guest:
 
     Disk n has the chain ``common`` <- ``old.qcow2``, with ``n`` appended to the
     stem from the second disk on. ``data`` is how much the base holds, in bytes, and
-    ``top_data`` the layer on top of it.
+    ``top_data`` the layer on top of it. ``edit`` gets the definition of the domain, and
+    returns the one that is used.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Guest:
         data: int = 0,
         size: int = SIZE,
         top_data: int = 0,
+        edit: Callable[[str], str] = lambda xml: xml,
     ) -> None:
         number = next(_numbers)
         folder = folder / f"guest{number}"
@@ -68,7 +70,7 @@ class Guest:
             self.tops.append(chain[-1])
         top_format = base_format if layers == 1 else "qcow2"
         xml = testguest.domain_xml(f"guest{number}", self.tops, self.serial, disk_format=top_format)
-        self.dom = host.start(xml, paused=paused, persistent=persistent)
+        self.dom = host.start(edit(xml), paused=paused, persistent=persistent)
         if writes and not paused:
             testguest.wait_for_writes(self.serial, 20)
 

@@ -163,7 +163,8 @@ def test_odd_name_of_an_image_is_but_a_name(conn, dom, disk_path, tmp_path, name
     disk_path.rename(tmp_path / name)
     xml = dom.XMLDesc().replace(f"'{disk_path}'", quoteattr(str(tmp_path / name)))
     dom.destroy()
-    dom = conn.createXML(xml)
+    dom = conn.defineXML(xml)
+    dom.create()
     folder = tmp_path / "new"
     folder.mkdir()
     made = virmirror.prepare_chain(dom, "vda", str(folder))
