@@ -6,6 +6,7 @@
 #include "call.h"
 
 #include "../core/autofd.h"
+#include "../core/copyfit.h"
 #include "../core/copymark.h"
 #include "../core/imagefile.h"
 
@@ -13,8 +14,8 @@
 typedef struct {
     const char *source; /* or NULL */
     const char *destination;
-    struct stat source_st;
-    struct stat destination_st;
+    VmrStamp source_stamp;
+    VmrStamp destination_stamp;
     VmrCopymark mark; /* of destination */
 } Marked;
 
@@ -22,43 +23,19 @@ typedef struct {
 static int
 marked_open(Marked *marked, GError **error)
 {
-    vmr_autofd source_fd = -1;
+    struct stat st;
     vmr_autofd fd = -1;
 
-    if (marked->source) {
-        source_fd =
-            vmr_imagefile_open(marked->source, &marked->source_st, error);
-        if (source_fd < 0)
-            return -1;
-    }
-    fd = vmr_imagefile_open(marked->destination, &marked->destination_st,
-                            error);
+    if (marked->source &&
+        !vmr_stamp_take(marked->source, &marked->source_stamp, error))
+        return -1;
+    fd = vmr_imagefile_open(marked->destination, &st, error);
     if (fd < 0 ||
+        !vmr_stamp_take_fd(fd, marked->destination,
+                           &marked->destination_stamp, error) ||
         !vmr_copymark_get(fd, marked->destination, &marked->mark, error))
         return -1;
     return vmr_fd_steal(&fd);
-}
-
-static const char *
-look(Marked *marked, GError **error)
-{
-    vmr_autofd fd = marked_open(marked, error);
-
-    if (fd < 0)
-        return NULL;
-    switch (marked->mark.state) {
-    case VMR_COPYMARK_NONE:
-        return "none";
-    case VMR_COPYMARK_INCOMPLETE:
-        return "incomplete";
-    case VMR_COPYMARK_COMPLETE:
-    case VMR_COPYMARK_LAST:
-        break;
-    }
-    return vmr_copymark_fits(&marked->mark, &marked->source_st,
-                             &marked->destination_st)
-               ? "fits"
-               : "other";
 }
 
 PyDoc_STRVAR(
@@ -68,7 +45,8 @@ PyDoc_STRVAR(
     "What the mark of a file says: 'fits', 'incomplete', 'other' or 'none'.\n"
     "\n"
     "'fits': *destination* is a complete copy of *source*, and neither has changed\n"
-    "since. Raises NotFoundError, ImageError, StorageError.");
+    "since; the source is read where only its checksum can tell that. Raises\n"
+    "NotFoundError, ImageError, StorageError, BusyError, DivergedError.");
 
 static PyObject *
 marks_state(PyObject *module, PyObject *args, PyObject *keywords)
@@ -76,21 +54,18 @@ marks_state(PyObject *module, PyObject *args, PyObject *keywords)
     static char *names[] = {"source", "destination", NULL};
     g_autofree char *source = NULL;
     g_autofree char *destination = NULL;
-    Marked marked = {0};
-    const char *state;
+    VmrCopyFit fit = VMR_COPYFIT_UNMARKED;
     Call call;
 
     if (!PyArg_ParseTupleAndKeywords(args, keywords, "O&O&:_copy_state", names,
                                      arg_path, &source, arg_path,
                                      &destination))
         return NULL;
-    marked.source = source;
-    marked.destination = destination;
     call_enter(&call, module_get_state(module), -1);
-    state = look(&marked, &call.error);
+    vmr_copyfit_look(source, destination, &fit, &call.wait, &call.error);
     if (call_leave(&call) < 0)
         return NULL;
-    return PyUnicode_FromString(state);
+    return PyUnicode_FromString(vmr_copyfit_name(fit));
 }
 
 /* Put a mark on the destination: with a source the one that is there, as COMPLETE,
@@ -105,8 +80,9 @@ mark(Marked *marked, gboolean unmark, GError **error)
     if (fd < 0)
         return FALSE;
     if (marked->source)
-        vmr_copymark_complete(&then, &marked->source_st,
-                              &marked->destination_st, marked->mark.checksum);
+        vmr_copymark_complete(&then, &marked->source_stamp,
+                              &marked->destination_stamp,
+                              marked->mark.checksum);
     return vmr_copymark_set(fd, marked->destination, &then, error);
 }
 

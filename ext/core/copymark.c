@@ -7,46 +7,34 @@
 #include <sys/xattr.h>
 
 #include "error.h"
-#include "imagefile.h"
 
-#define VERSION "1"
-#define MAX_TEXT 512 /* bytes; ours has 200 at most */
+#define VERSION "2"
+#define MAX_TEXT 512 /* bytes; ours has 250 at most */
 
 enum {
     FIELD_VERSION,
     FIELD_STATE,
     FIELD_SOURCE_DEV,
     FIELD_SOURCE_INO,
+    FIELD_SOURCE_BORN,
     FIELD_SOURCE_SIZE,
     FIELD_SOURCE_MTIME,
+    FIELD_SOURCE_CTIME,
     FIELD_DESTINATION_SIZE,
     FIELD_DESTINATION_MTIME,
     FIELD_CHECKSUM,
     FIELD_COUNT
 };
 
-static gint64
-mtime_ns(const struct stat *st)
-{
-    return (gint64)st->st_mtim.tv_sec * 1000000000 + st->st_mtim.tv_nsec;
-}
-
 void
-vmr_copymark_complete(VmrCopymark *mark, const struct stat *source,
-                      const struct stat *destination, const char *checksum)
+vmr_copymark_complete(VmrCopymark *mark, const VmrStamp *source,
+                      const VmrStamp *destination, const char *checksum)
 {
-    dev_t dev;
-    ino_t ino;
-
-    vmr_imagefile_identify(source, &dev, &ino);
     *mark = (VmrCopymark){
         .state = VMR_COPYMARK_COMPLETE,
-        .source_dev = dev,
-        .source_ino = ino,
-        .source_size = (guint64)source->st_size,
-        .source_mtime = mtime_ns(source),
-        .destination_size = (guint64)destination->st_size,
-        .destination_mtime = mtime_ns(destination),
+        .source = *source,
+        .size = destination->size,
+        .mtime = destination->mtime,
     };
     g_strlcpy(mark->checksum, checksum, sizeof(mark->checksum));
 }
@@ -60,11 +48,12 @@ vmr_copymark_format(const VmrCopymark *mark)
     case VMR_COPYMARK_COMPLETE:
         return g_strdup_printf(
             VERSION " complete %" G_GUINT64_FORMAT " %" G_GUINT64_FORMAT
-                    " %" G_GUINT64_FORMAT " %" G_GINT64_FORMAT
+                    " %" G_GUINT64_FORMAT " %" G_GUINT64_FORMAT
+                    " %" G_GINT64_FORMAT " %" G_GINT64_FORMAT
                     " %" G_GUINT64_FORMAT " %" G_GINT64_FORMAT " %s",
-            mark->source_dev, mark->source_ino, mark->source_size,
-            mark->source_mtime, mark->destination_size,
-            mark->destination_mtime, mark->checksum[0] ? mark->checksum : "-");
+            mark->source.dev, mark->source.ino, mark->source.born,
+            mark->source.size, mark->source.mtime, mark->source.ctime,
+            mark->size, mark->mtime, mark->checksum[0] ? mark->checksum : "-");
     case VMR_COPYMARK_NONE:
     case VMR_COPYMARK_LAST:
         break;
@@ -102,14 +91,14 @@ parse_fields(char **fields, VmrCopymark *mark)
 {
     return g_str_equal(fields[FIELD_VERSION], VERSION) &&
            g_str_equal(fields[FIELD_STATE], "complete") &&
-           parse_unsigned(fields[FIELD_SOURCE_DEV], &mark->source_dev) &&
-           parse_unsigned(fields[FIELD_SOURCE_INO], &mark->source_ino) &&
-           parse_unsigned(fields[FIELD_SOURCE_SIZE], &mark->source_size) &&
-           parse_signed(fields[FIELD_SOURCE_MTIME], &mark->source_mtime) &&
-           parse_unsigned(fields[FIELD_DESTINATION_SIZE],
-                          &mark->destination_size) &&
-           parse_signed(fields[FIELD_DESTINATION_MTIME],
-                        &mark->destination_mtime) &&
+           parse_unsigned(fields[FIELD_SOURCE_DEV], &mark->source.dev) &&
+           parse_unsigned(fields[FIELD_SOURCE_INO], &mark->source.ino) &&
+           parse_unsigned(fields[FIELD_SOURCE_BORN], &mark->source.born) &&
+           parse_unsigned(fields[FIELD_SOURCE_SIZE], &mark->source.size) &&
+           parse_signed(fields[FIELD_SOURCE_MTIME], &mark->source.mtime) &&
+           parse_signed(fields[FIELD_SOURCE_CTIME], &mark->source.ctime) &&
+           parse_unsigned(fields[FIELD_DESTINATION_SIZE], &mark->size) &&
+           parse_signed(fields[FIELD_DESTINATION_MTIME], &mark->mtime) &&
            parse_checksum(fields[FIELD_CHECKSUM], mark->checksum,
                           sizeof(mark->checksum));
 }
@@ -177,20 +166,17 @@ vmr_copymark_set(int fd, const char *path, const VmrCopymark *mark,
     return FALSE;
 }
 
-gboolean
-vmr_copymark_fits(const VmrCopymark *mark, const struct stat *source,
-                  const struct stat *destination)
+VmrCopymarkFit
+vmr_copymark_compare(const VmrCopymark *mark, const VmrStamp *source,
+                     const VmrStamp *destination)
 {
-    VmrCopymark now;
-
-    if (mark->state != VMR_COPYMARK_COMPLETE)
-        return FALSE;
-    vmr_copymark_complete(&now, source, destination, mark->checksum);
-    return mark->source_dev == now.source_dev &&
-           mark->source_ino == now.source_ino &&
-           mark->source_size == now.source_size &&
-           mark->source_mtime == now.source_mtime &&
-           mark->destination_size == now.destination_size &&
-           mark->destination_mtime == now.destination_mtime &&
-           mark->destination_size == mark->source_size;
+    if (mark->state != VMR_COPYMARK_COMPLETE ||
+        !vmr_stamp_same_data(&mark->source, source) ||
+        mark->size != destination->size || mark->mtime != destination->mtime ||
+        mark->size != source->size)
+        return VMR_COPYMARK_OTHER;
+    /* a device has no times that would tell of a change */
+    return source->ino != 0 && mark->source.ctime == source->ctime
+               ? VMR_COPYMARK_FITS
+               : VMR_COPYMARK_TOUCHED;
 }

@@ -10,10 +10,8 @@
  * attributes, and block devices, have none.
  */
 
-#include <glib.h>
-#include <sys/stat.h>
-
 #include "sparse_sum.h"
+#include "stamp.h"
 
 G_BEGIN_DECLS
 
@@ -29,19 +27,24 @@ typedef enum {
 typedef struct {
     VmrCopymarkState state;
     /* of COMPLETE only: the source as it was, the destination as it became */
-    guint64 source_dev;
-    guint64 source_ino;
-    guint64 source_size;
-    gint64 source_mtime;      /* ns since the epoch */
-    guint64 destination_size;
-    gint64 destination_mtime; /* ns since the epoch */
+    VmrStamp source;
+    guint64 size;
+    gint64 mtime; /* ns since the epoch */
     char checksum[VMR_SPARSE_CHECKSUM_LENGTH + 1]; /* "": was not taken */
 } VmrCopymark;
 
+/* What a mark says of a source and a destination as they are now. */
+typedef enum {
+    VMR_COPYMARK_FITS,    /* a complete copy, and neither has changed since */
+    VMR_COPYMARK_TOUCHED, /* the same, but the source's inode has changed, or the
+                           * source is a device: an owner may have changed, or data
+                           * and their time put back; the checksum decides */
+    VMR_COPYMARK_OTHER,   /* not a complete copy of this source as it is now */
+} VmrCopymarkFit;
+
 /* Fill @mark in as COMPLETE for a copy of @source that is now @destination. */
-void vmr_copymark_complete(VmrCopymark *mark, const struct stat *source,
-                           const struct stat *destination,
-                           const char *checksum);
+void vmr_copymark_complete(VmrCopymark *mark, const VmrStamp *source,
+                           const VmrStamp *destination, const char *checksum);
 
 /* The text of @mark; owned. NULL for NONE. */
 char *vmr_copymark_format(const VmrCopymark *mark);
@@ -59,9 +62,9 @@ gboolean vmr_copymark_get(int fd, const char *path, VmrCopymark *mark,
 gboolean vmr_copymark_set(int fd, const char *path, const VmrCopymark *mark,
                           GError **error);
 
-/* Whether @mark says that @destination, unchanged since, is a complete copy of
- * just this @source, unchanged since. */
-gboolean vmr_copymark_fits(const VmrCopymark *mark, const struct stat *source,
-                           const struct stat *destination);
+/* Compare @mark with @source and @destination as they are now. */
+VmrCopymarkFit vmr_copymark_compare(const VmrCopymark *mark,
+                                    const VmrStamp *source,
+                                    const VmrStamp *destination);
 
 G_END_DECLS

@@ -290,9 +290,10 @@ look_at_source(VmrSparseFiles *files, GError **error)
         vmr_error_set_errno(error, errno, "look at", files->source);
         return FALSE;
     }
-    return get_size(files->in, &files->in_st, files->source, &files->size,
-                    error) &&
-           check_unused(files->in, files->source, FALSE, error);
+    if (!vmr_stamp_take_fd(files->in, files->source, &files->in_stamp, error))
+        return FALSE;
+    files->size = files->in_stamp.size;
+    return check_unused(files->in, files->source, FALSE, error);
 }
 
 gboolean

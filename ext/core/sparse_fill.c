@@ -26,14 +26,12 @@ set_mark(VmrSparse *copy, VmrCopymarkState state, GError **error)
 {
     VmrCopymark mark = {.state = state};
     const VmrSparseFiles *files = &copy->files;
-    struct stat st;
+    VmrStamp now;
 
     if (state == VMR_COPYMARK_COMPLETE) {
-        if (fstat(files->out, &st) < 0) {
-            vmr_error_set_errno(error, errno, "look at", copy->destination);
+        if (!vmr_stamp_take_fd(files->out, copy->destination, &now, error))
             return FALSE;
-        }
-        vmr_copymark_complete(&mark, &files->in_st, &st,
+        vmr_copymark_complete(&mark, &files->in_stamp, &now,
                               copy->report.checksum);
     }
     return vmr_copymark_set(files->out, copy->destination, &mark, error);
@@ -55,27 +53,58 @@ verify(VmrSparse *copy, const char *checksum, gboolean *same, GError **error)
     return TRUE;
 }
 
+/* Whether the source still has the checksum of @mark, whose other figures leave
+ * that open; it is noted with the figures of now, if so. */
+static gboolean
+has_same_data(VmrSparse *copy, const VmrCopymark *mark, const VmrStamp *out,
+              gboolean *same, GError **error)
+{
+    const VmrSparseFiles *files = &copy->files;
+    char text[VMR_SPARSE_CHECKSUM_LENGTH + 1];
+    VmrSparseSum sum = {0};
+    VmrCopymark now;
+
+    if (!vmr_sparse_read_sum(copy, copy->source, files->in, files->in_direct,
+                             files->size, FALSE, &sum, error) ||
+        !vmr_sparse_files_check_source(files, error))
+        return FALSE;
+    vmr_sparse_sum_format(sum, files->size, text);
+    *same = strcmp(text, mark->checksum) == 0;
+    if (!*same)
+        return TRUE;
+    vmr_copymark_complete(&now, &files->in_stamp, out, text);
+    return vmr_copymark_set(files->out, copy->destination, &now, error);
+}
+
 /* Whether somebody has copied just this already, and completely. */
 static gboolean
 is_there_already(VmrSparse *copy, gboolean *there, GError **error)
 {
     const VmrSparseFiles *files = &copy->files;
     VmrCopymark mark;
-    struct stat st;
+    VmrStamp out;
 
     *there = FALSE;
-    if (fstat(files->out, &st) < 0) {
-        vmr_error_set_errno(error, errno, "look at", copy->destination);
+    if (!vmr_stamp_take_fd(files->out, copy->destination, &out, error) ||
+        !vmr_copymark_get(files->out, copy->destination, &mark, error))
         return FALSE;
+    switch (vmr_copymark_compare(&mark, &files->in_stamp, &out)) {
+    case VMR_COPYMARK_FITS:
+        *there = TRUE;
+        break;
+    case VMR_COPYMARK_TOUCHED:
+        if (mark.checksum[0] &&
+            !has_same_data(copy, &mark, &out, there, error))
+            return FALSE;
+        break;
+    case VMR_COPYMARK_OTHER:
+        break;
     }
-    if (!vmr_copymark_get(files->out, copy->destination, &mark, error))
-        return FALSE;
-    if (!vmr_copymark_fits(&mark, &files->in_st, &st))
-        return TRUE;
-    if (copy->verify &&
-        (!mark.checksum[0] || !verify(copy, mark.checksum, there, error)))
-        return mark.checksum[0] == '\0';
-    *there = *there || !copy->verify;
+    if (*there && copy->verify) {
+        *there = FALSE;
+        if (mark.checksum[0] && !verify(copy, mark.checksum, there, error))
+            return FALSE;
+    }
     if (*there) {
         g_strlcpy(copy->report.checksum, mark.checksum,
                   sizeof(copy->report.checksum));

@@ -13,6 +13,7 @@
 
 #include "sparse_pace.h"
 #include "sparse_plan.h"
+#include "stamp.h"
 
 G_BEGIN_DECLS
 
@@ -133,6 +134,7 @@ typedef struct {
     int out_direct;          /* with O_DIRECT, or -1 */
     gboolean out_is_block;   /* a block device */
     struct stat in_st;       /* the source as it was when it was looked at */
+    VmrStamp in_stamp;       /* the same */
     guint64 size;            /* of the source, then */
     gboolean created;        /* the destination was, by us */
     int folder;              /* it is in there, if it was created */

@@ -17,21 +17,22 @@ parse(const char *text)
     return mark;
 }
 
-static struct stat
-make_stat(off_t size, time_t seconds, long ns)
+static VmrStamp
+make_stamp(guint64 size, gint64 mtime)
 {
-    return (struct stat){.st_dev = 5,
-                         .st_ino = 17,
-                         .st_mode = S_IFREG | 0600,
-                         .st_size = size,
-                         .st_mtim = {.tv_sec = seconds, .tv_nsec = ns}};
+    return (VmrStamp){.dev = 5,
+                      .ino = 17,
+                      .born = 4,
+                      .size = size,
+                      .mtime = mtime,
+                      .ctime = mtime + 1};
 }
 
 static void
 test_format_and_parse_same(void)
 {
-    struct stat source = make_stat(4711, 12, 34);
-    struct stat destination = make_stat(4711, 56, 78);
+    const VmrStamp source = make_stamp(4711, 12);
+    const VmrStamp destination = make_stamp(4711, 56);
     g_autofree char *text = NULL;
     VmrCopymark mark;
     VmrCopymark again;
@@ -39,11 +40,12 @@ test_format_and_parse_same(void)
     vmr_copymark_complete(&mark, &source, &destination, SUM);
     text = vmr_copymark_format(&mark);
     g_assert_cmpstr(text, ==,
-                    "1 complete 5 17 4711 12000000034 4711 56000000078 " SUM);
+                    "2 complete 5 17 4 4711 12 13 4711 56 " SUM);
     again = parse(text);
     g_assert_cmpint(again.state, ==, VMR_COPYMARK_COMPLETE);
     g_assert_cmpstr(again.checksum, ==, SUM);
-    g_assert_true(vmr_copymark_fits(&again, &source, &destination));
+    g_assert_cmpint(vmr_copymark_compare(&again, &source, &destination), ==,
+                    VMR_COPYMARK_FITS);
 }
 
 static void
@@ -63,19 +65,20 @@ test_parse_hostile_none(void)
         "1 complete",
         "incomplete",
         "1 incomplete ",
-        "2 complete 5 17 1 1 1 1 " SUM,
-        "1 complete 5 17 1 1 1 1",
-        "1 complete 5 17 1 1 1 1 " SUM " 1",
-        "1 complete 5 17 1 1 1 1 " SUM "0",
-        "1 complete 5 17 1 1 1 1 0123456789ABCDEF0123456789abcdef",
-        "1 complete 5 17 1 1 1 1 012",
-        "1 complete 5 17 -1 1 1 1 " SUM,
-        "1 complete 5 17 +1 1 1 1 " SUM,
-        "1 complete 5 17 0x1 1 1 1 " SUM,
-        "1 complete 5 17 18446744073709551616 1 1 1 " SUM,
-        "1 complete 5 17 1 9223372036854775808 1 1 " SUM,
-        "1 complete 5  17 1 1 1 1 " SUM,
-        "1 complete 5 17 1 1 1 1 " SUM "\n",
+        "3 complete 5 17 4 1 1 1 1 1 " SUM,
+        "1 complete 5 17 1 1 1 1 " SUM,
+        "2 complete 5 17 4 1 1 1 1 1",
+        "2 complete 5 17 4 1 1 1 1 1 " SUM " 1",
+        "2 complete 5 17 4 1 1 1 1 1 " SUM "0",
+        "2 complete 5 17 4 1 1 1 1 1 0123456789ABCDEF0123456789abcdef",
+        "2 complete 5 17 4 1 1 1 1 1 012",
+        "2 complete 5 17 4 -1 1 1 1 1 " SUM,
+        "2 complete 5 17 4 +1 1 1 1 1 " SUM,
+        "2 complete 5 17 4 0x1 1 1 1 1 " SUM,
+        "2 complete 5 17 4 18446744073709551616 1 1 1 1 " SUM,
+        "2 complete 5 17 4 1 9223372036854775808 1 1 1 " SUM,
+        "2 complete 5  17 4 1 1 1 1 1 " SUM,
+        "2 complete 5 17 4 1 1 1 1 1 " SUM "\n",
     };
 
     for (gsize i = 0; i < G_N_ELEMENTS(text_table); i++)
@@ -95,46 +98,74 @@ test_parse_nul_or_too_long_none(void)
     g_assert_cmpint(mark.state, ==, VMR_COPYMARK_NONE);
 }
 
-static void
-test_fits_anything_changed_false(void)
+/* How a mark of @source and @destination, as made by make_stamp(10, ...), compares
+ * with them once they are as given. */
+static VmrCopymarkFit
+compare(VmrStamp source, VmrStamp destination)
 {
-    const struct stat source = make_stat(10, 1, 2);
-    const struct stat destination = make_stat(10, 3, 4);
-    struct stat other;
+    const VmrStamp old_source = make_stamp(10, 1);
+    const VmrStamp old_destination = make_stamp(10, 3);
     VmrCopymark mark;
 
-    vmr_copymark_complete(&mark, &source, &destination, "");
-    g_assert_true(vmr_copymark_fits(&mark, &source, &destination));
-    other = source;
-    other.st_ino++;
-    g_assert_false(vmr_copymark_fits(&mark, &other, &destination));
-    other = source;
-    other.st_dev++;
-    g_assert_false(vmr_copymark_fits(&mark, &other, &destination));
-    other = make_stat(11, 1, 2);
-    g_assert_false(vmr_copymark_fits(&mark, &other, &destination));
-    other = make_stat(10, 1, 3);
-    g_assert_false(vmr_copymark_fits(&mark, &other, &destination));
-    other = make_stat(9, 3, 4);
-    g_assert_false(vmr_copymark_fits(&mark, &source, &other));
-    other = make_stat(10, 3, 5);
-    g_assert_false(vmr_copymark_fits(&mark, &source, &other));
-    mark.state = VMR_COPYMARK_INCOMPLETE;
-    g_assert_false(vmr_copymark_fits(&mark, &source, &destination));
+    vmr_copymark_complete(&mark, &old_source, &old_destination, SUM);
+    return vmr_copymark_compare(&mark, &source, &destination);
 }
 
-/* libvirt changes owners and labels, and with them the time of the inode. */
 static void
-test_fits_other_owner_and_ctime_true(void)
+test_compare_anything_changed_other(void)
 {
-    struct stat source = make_stat(10, 1, 2);
-    struct stat destination = make_stat(10, 3, 4);
+    static const struct {
+        goffset member;
+        VmrCopymarkFit source;
+        VmrCopymarkFit destination;
+    } table[] = {
+        {offsetof(VmrStamp, dev), VMR_COPYMARK_OTHER, VMR_COPYMARK_FITS},
+        {offsetof(VmrStamp, ino), VMR_COPYMARK_OTHER, VMR_COPYMARK_FITS},
+        {offsetof(VmrStamp, born), VMR_COPYMARK_OTHER, VMR_COPYMARK_FITS},
+        {offsetof(VmrStamp, size), VMR_COPYMARK_OTHER, VMR_COPYMARK_OTHER},
+        {offsetof(VmrStamp, mtime), VMR_COPYMARK_OTHER, VMR_COPYMARK_OTHER},
+        /* libvirt changes owners and labels, and with them this time */
+        {offsetof(VmrStamp, ctime), VMR_COPYMARK_TOUCHED, VMR_COPYMARK_FITS},
+    };
+
+    g_assert_cmpint(compare(make_stamp(10, 1), make_stamp(10, 3)), ==,
+                    VMR_COPYMARK_FITS);
+    for (gsize i = 0; i < G_N_ELEMENTS(table); i++) {
+        VmrStamp source = make_stamp(10, 1);
+        VmrStamp destination = make_stamp(10, 3);
+
+        *(guint64 *)((char *)&source + table[i].member) += 1;
+        g_assert_cmpint(compare(source, make_stamp(10, 3)), ==,
+                        table[i].source);
+        *(guint64 *)((char *)&destination + table[i].member) += 1;
+        g_assert_cmpint(compare(make_stamp(10, 1), destination), ==,
+                        table[i].destination);
+    }
+}
+
+static void
+test_compare_source_device_touched(void)
+{
+    const VmrStamp device = {.dev = 5, .size = 10};
+    const VmrStamp destination = make_stamp(10, 3);
+    VmrCopymark mark;
+
+    vmr_copymark_complete(&mark, &device, &destination, SUM);
+    g_assert_cmpint(vmr_copymark_compare(&mark, &device, &destination), ==,
+                    VMR_COPYMARK_TOUCHED);
+}
+
+static void
+test_compare_incomplete_other(void)
+{
+    const VmrStamp source = make_stamp(10, 1);
+    const VmrStamp destination = make_stamp(10, 3);
     VmrCopymark mark;
 
     vmr_copymark_complete(&mark, &source, &destination, SUM);
-    source.st_uid = destination.st_uid = 1000;
-    source.st_ctim.tv_sec = destination.st_ctim.tv_sec = 1234;
-    g_assert_true(vmr_copymark_fits(&mark, &source, &destination));
+    mark.state = VMR_COPYMARK_INCOMPLETE;
+    g_assert_cmpint(vmr_copymark_compare(&mark, &source, &destination), ==,
+                    VMR_COPYMARK_OTHER);
 }
 
 static VmrCopymark
@@ -201,10 +232,12 @@ main(int argc, char **argv)
     g_test_add_func("/copymark/parse_hostile_none", test_parse_hostile_none);
     g_test_add_func("/copymark/parse_nul_or_too_long_none",
                     test_parse_nul_or_too_long_none);
-    g_test_add_func("/copymark/fits_anything_changed_false",
-                    test_fits_anything_changed_false);
-    g_test_add_func("/copymark/fits_other_owner_and_ctime_true",
-                    test_fits_other_owner_and_ctime_true);
+    g_test_add_func("/copymark/compare_anything_changed_other",
+                    test_compare_anything_changed_other);
+    g_test_add_func("/copymark/compare_source_device_touched",
+                    test_compare_source_device_touched);
+    g_test_add_func("/copymark/compare_incomplete_other",
+                    test_compare_incomplete_other);
     g_test_add_func("/copymark/set_on_file_is_got", test_set_on_file_is_got);
     g_test_add_func("/copymark/get_huge_attribute_none",
                     test_get_huge_attribute_none);

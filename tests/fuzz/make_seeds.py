@@ -70,9 +70,10 @@ DOMAINS = {
 CHECKSUM = "0123456789abcdef" * 2
 MARKS = [
     "1 incomplete",
-    f"1 complete 64769 17 4711 1700000000123456789 4711 1700000001000000000 {CHECKSUM}",
-    "1 complete 64769 17 0 -1 0 0 -",
-    "2 complete 64769 17 0 -1 0 0 - more",
+    f"2 complete 64769 17 1690000000000000000 4711 1700000000123456789 "
+    f"1700000000123456790 4711 1700000001000000000 {CHECKSUM}",
+    "2 complete 64769 17 0 0 -1 -1 0 0 -",
+    "3 complete 64769 17 0 0 -1 -1 0 0 - more",
 ]
 
 # name -> options of qemu-img create; small clusters make small seeds
