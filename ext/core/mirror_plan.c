@@ -27,6 +27,7 @@ identify(VmrFile *file, const VmrImage *image)
 {
     file->dev = image->dev;
     file->ino = image->ino;
+    file->born = image->born;
 }
 
 static VmrFile *
@@ -205,6 +206,9 @@ plan_files(Plan *plan, const VmrDomDisk *now, const VmrDiskSpec *spec,
         overlay = vmr_snapspec_overlay_path(source->path,
                                             plan->mirror->record->snapshot);
     disk->source = file_of_image(source);
+    for (guint i = 1; i < frozen->len; i++)
+        g_ptr_array_add(disk->backing,
+                        file_of_image(g_ptr_array_index(frozen, i)));
     disk->overlay = vmr_file_new(overlay, "qcow2");
     disk->mirror = vmr_file_new(spec->mirror, "qcow2");
     disk->overlay->created = !plan->reuse;

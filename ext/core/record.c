@@ -75,9 +75,20 @@ vmr_disk_new(const char *target)
     VmrDisk *disk = g_new0(VmrDisk, 1);
 
     disk->target = g_strdup(target);
+    disk->backing = g_ptr_array_new_with_free_func(
+        (GDestroyNotify)vmr_file_free);
     disk->copies = g_ptr_array_new_with_free_func(
         (GDestroyNotify)vmr_file_free);
     return disk;
+}
+
+const VmrFile *
+vmr_disk_get_frozen(const VmrDisk *disk, guint i)
+{
+    if (i == 0)
+        return disk->source;
+    return i <= disk->backing->len ? g_ptr_array_index(disk->backing, i - 1)
+                                   : NULL;
 }
 
 void
@@ -89,6 +100,7 @@ vmr_disk_free(VmrDisk *disk)
     vmr_file_free(disk->source);
     vmr_file_free(disk->overlay);
     vmr_file_free(disk->mirror);
+    g_ptr_array_unref(disk->backing);
     g_ptr_array_unref(disk->copies);
     g_free(disk);
 }
@@ -142,6 +154,13 @@ format_file(xmlNode *parent, const char *name, const VmrFile *file)
 }
 
 static void
+format_files(xmlNode *parent, const char *name, const GPtrArray *files)
+{
+    for (guint i = 0; i < files->len; i++)
+        format_file(parent, name, g_ptr_array_index(files, i));
+}
+
+static void
 format_disk(xmlNode *parent, const VmrDisk *disk)
 {
     xmlNode *node = vmr_xml_add(parent, "disk", NULL);
@@ -149,10 +168,10 @@ format_disk(xmlNode *parent, const VmrDisk *disk)
     vmr_xml_set(node, "target", disk->target);
     vmr_xml_set(node, "state", vmr_disk_state_name(disk->state));
     format_file(node, "source", disk->source);
+    format_files(node, "backing", disk->backing);
     format_file(node, "overlay", disk->overlay);
     format_file(node, "mirror", disk->mirror);
-    for (guint i = 0; i < disk->copies->len; i++)
-        format_file(node, "copy", g_ptr_array_index(disk->copies, i));
+    format_files(node, "copy", disk->copies);
 }
 
 char *
@@ -294,6 +313,36 @@ parse_child_file(const xmlNode *parent, const char *name, GError **error)
     return parse_file(node, error);
 }
 
+static gboolean
+parse_files(const xmlNode *parent, const char *name, GPtrArray *files,
+            GError **error)
+{
+    for (xmlNode *child = vmr_xml_child(parent, name); child;
+         child = vmr_xml_next(child)) {
+        VmrFile *file = parse_file(child, error);
+
+        if (!file)
+            return FALSE;
+        g_ptr_array_add(files, file);
+    }
+    return TRUE;
+}
+
+static gboolean
+parse_disk_files(const xmlNode *node, VmrDisk *disk, GError **error)
+{
+    disk->source = parse_child_file(node, "source", error);
+    if (!disk->source)
+        return FALSE;
+    disk->overlay = parse_child_file(node, "overlay", error);
+    if (!disk->overlay)
+        return FALSE;
+    disk->mirror = parse_child_file(node, "mirror", error);
+    return disk->mirror &&
+           parse_files(node, "backing", disk->backing, error) &&
+           parse_files(node, "copy", disk->copies, error);
+}
+
 static VmrDisk *
 parse_disk(const xmlNode *node, GError **error)
 {
@@ -306,24 +355,7 @@ parse_disk(const xmlNode *node, GError **error)
         return NULL;
     disk = vmr_disk_new(target);
     disk->state = state;
-    disk->source = parse_child_file(node, "source", error);
-    if (!disk->source)
-        return NULL;
-    disk->overlay = parse_child_file(node, "overlay", error);
-    if (!disk->overlay)
-        return NULL;
-    disk->mirror = parse_child_file(node, "mirror", error);
-    if (!disk->mirror)
-        return NULL;
-    for (xmlNode *child = vmr_xml_child(node, "copy"); child;
-         child = vmr_xml_next(child)) {
-        VmrFile *copy = parse_file(child, error);
-
-        if (!copy)
-            return NULL;
-        g_ptr_array_add(disk->copies, copy);
-    }
-    return g_steal_pointer(&disk);
+    return parse_disk_files(node, disk, error) ? g_steal_pointer(&disk) : NULL;
 }
 
 static gboolean

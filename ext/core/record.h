@@ -43,13 +43,14 @@ typedef struct {
     gboolean created; /* by this mirrored snapshot */
     guint64 dev;
     guint64 ino;
-    guint64 born;     /* of a created one: when, ns, or 0 */
+    guint64 born;     /* when it was made, ns, or 0 where nobody knows */
 } VmrFile;
 
 typedef struct {
     char *target;        /* "vda" */
     VmrDiskState state;
     VmrFile *source;     /* top of the chain before */
+    GPtrArray *backing;  /* of VmrFile: the layers below source, top first */
     VmrFile *overlay;    /* new top on the old side */
     VmrFile *mirror;     /* new top on the new side */
     GPtrArray *copies;   /* of VmrFile: the layers below mirror, top first */
@@ -72,6 +73,10 @@ gboolean vmr_file_is_block(const VmrFile *file);
 
 /* Free @file; NULL is fine. */
 void vmr_file_free(VmrFile *file);
+
+/* The layer of the chain before for which @disk->copies[@i] stands; borrowed. NULL:
+ * there is none. */
+const VmrFile *vmr_disk_get_frozen(const VmrDisk *disk, guint i);
 
 /* A disk without files in state PLANNED. */
 VmrDisk *vmr_disk_new(const char *target);
