@@ -335,7 +335,7 @@ vmr_mirror_cut_over(VmrMirror *mirror, const VmrCutOver *how, double *pause,
     if (!vmr_mirror_enter_to_change(mirror, error))
         return FALSE;
     ok = vmr_mirror_check_pivotable(mirror, wait, &local) &&
-         vmr_mirror_sync_copies(mirror, wait, &local) &&
+         vmr_mirror_prove_copies(mirror, wait, &local) &&
          lift_limits(mirror, wait, &local);
     if (ok && how->pause_budget < 0)
         ok = pivot_running(&cut, &patient, &local);

@@ -28,6 +28,7 @@ vmr_mirror_free(VmrMirror *mirror)
     if (!mirror)
         return;
     vmr_guard_release(mirror->guard);
+    vmr_proof_free(mirror->proof);
     vmr_record_free(mirror->record);
     g_ptr_array_unref(mirror->leftovers);
     vmr_domain_free(mirror->dom);
@@ -81,7 +82,31 @@ void
 vmr_mirror_leave(VmrMirror *mirror)
 {
     g_clear_pointer(&mirror->guard, vmr_guard_release);
+    g_clear_pointer(&mirror->proof, vmr_proof_free);
     g_atomic_int_set(&mirror->busy, 0);
+}
+
+gboolean
+vmr_mirror_check_chains(VmrMirror *mirror, const VmrDomXml *live,
+                        VmrTruth truth, GError **error)
+{
+    for (guint i = 0; i < mirror->record->disks->len; i++) {
+        const VmrDisk *disk = g_ptr_array_index(mirror->record->disks, i);
+        const VmrDomDisk *now = vmr_domxml_find(live, disk->target);
+
+        if (disk->state == VMR_DISK_STATE_PIVOTED)
+            continue;
+        if (!now) {
+            g_set_error(error, VMR_ERROR, VMR_ERROR_DIVERGED,
+                        "the domain has no disk '%s' any more", disk->target);
+            return FALSE;
+        }
+        if (!vmr_proof_check_chain(disk, now, truth, error)) {
+            vmr_error_annotate(error, disk->target, NULL);
+            return FALSE;
+        }
+    }
+    return TRUE;
 }
 
 gboolean

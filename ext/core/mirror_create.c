@@ -227,7 +227,8 @@ take_snapshot(VmrMirror *mirror, const char *description, guint flags,
     g_autofree char *xml = NULL;
     g_autofree char *name = NULL;
 
-    if (!live || !check_unchanged(mirror, live, error))
+    if (!live || !check_unchanged(mirror, live, error) ||
+        !vmr_mirror_check_chains(mirror, live, VMR_TRUTH_SOURCE, error))
         return FALSE;
     if (flags & VMR_MIRROR_QUIESCE)
         virt_flags |= VIR_DOMAIN_SNAPSHOT_CREATE_QUIESCE;
@@ -263,13 +264,18 @@ vmr_mirror_start_copy(VmrMirror *mirror, const VmrDisk *disk,
 static gboolean
 start_copies(VmrMirror *mirror, const VmrWait *wait, GError **error)
 {
+    g_autoptr(VmrDomXml) live = NULL;
+
     for (guint i = 0; i < mirror->record->disks->len; i++) {
         const VmrDisk *disk = g_ptr_array_index(mirror->record->disks, i);
 
         if (!vmr_mirror_start_copy(mirror, disk, disk->mirror, wait, error))
             return FALSE;
     }
-    return TRUE;
+    /* what is frozen from here on must be what the mirrors were planned for */
+    live = vmr_live_read(mirror->dom, wait, error);
+    return live && vmr_mirror_check_chains(mirror, live, VMR_TRUTH_MIRRORING,
+                                           error);
 }
 
 /* The journal knows each file before it can be seen, so that there is none that

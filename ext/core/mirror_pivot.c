@@ -9,7 +9,6 @@
 
 #include "autofd.h"
 #include "chain.h"
-#include "copymark.h"
 #include "error.h"
 #include "imagefile.h"
 #include "lockprobe.h"
@@ -27,18 +26,17 @@ frozen_layers(const VmrDomDisk *now)
     return layers;
 }
 
-/* Whether @image is the file that was recorded as @file. */
+/* The header of a copy must lead to the file that was recorded, under that name. */
 static gboolean
-check_identity(const VmrImage *image, const VmrFile *file, GError **error)
+check_link(const VmrImage *image, const VmrFile *file, GError **error)
 {
-    if (g_str_equal(image->path, file->path) && image->dev == file->dev &&
-        image->ino == file->ino &&
-        (file->born == 0 || image->born == file->born))
-        return TRUE;
+    VmrStamp stamp;
+
+    if (g_str_equal(image->path, file->path))
+        return vmr_proof_check_file(file, &stamp, error);
     g_set_error(error, VMR_ERROR, VMR_ERROR_DIVERGED,
-                "'%s' was replaced by another file since the mirror started: "
-                "abort, and copy in place the next time",
-                file->path);
+                "the backing chain of the mirror leads to '%s' now, and led to "
+                "'%s' when it started", image->path, file->path);
     return FALSE;
 }
 
@@ -51,15 +49,12 @@ check_destination(const VmrDisk *disk, const VmrDomDisk *now, GError **error)
     g_autoptr(GPtrArray) layers = frozen_layers(now);
     g_autoptr(GPtrArray) frozen = vmr_chain_read_live(layers, error);
     g_autoptr(GPtrArray) chain = NULL;
-    const VmrImage *mirror;
+    VmrStamp stamp;
 
     if (!frozen)
         return FALSE;
     chain = vmr_chain_read(disk->mirror->path, disk->mirror->format, error);
-    if (!chain)
-        return FALSE;
-    mirror = g_ptr_array_index(chain, 0);
-    if (!check_identity(mirror, disk->mirror, error))
+    if (!chain || !vmr_proof_check_file(disk->mirror, &stamp, error))
         return FALSE;
     if (chain->len != disk->copies->len + 1) {
         g_set_error(error, VMR_ERROR, VMR_ERROR_IMAGE,
@@ -69,8 +64,9 @@ check_destination(const VmrDisk *disk, const VmrDomDisk *now, GError **error)
         return FALSE;
     }
     for (guint i = 0; i < disk->copies->len; i++) {
-        if (!check_identity(g_ptr_array_index(chain, i + 1),
-                            g_ptr_array_index(disk->copies, i), error))
+        const VmrImage *image = g_ptr_array_index(chain, i + 1);
+
+        if (!check_link(image, g_ptr_array_index(disk->copies, i), error))
             return FALSE;
     }
     g_ptr_array_remove_index(chain, 0);
@@ -148,35 +144,20 @@ check_job(VmrMirror *mirror, const VmrDisk *disk, const VmrWait *wait,
 
 /* The chain that the guest runs on now must be the mirror and its copies. */
 static gboolean
-prove_chain(VmrMirror *mirror, const VmrDisk *disk, const VmrWait *wait,
-            GError **error)
-{
-    g_autoptr(VmrDomXml) live = vmr_live_read(mirror->dom, wait, error);
-    const VmrDomDisk *now = live ? vmr_domxml_find(live, disk->target) : NULL;
-    gboolean same = now && now->chain->len == disk->copies->len + 1;
-
-    if (!live)
-        return FALSE;
-    for (guint i = 0; same && i < disk->copies->len; i++) {
-        const VmrLayer *layer = g_ptr_array_index(now->chain, i + 1);
-        const VmrFile *copy = g_ptr_array_index(disk->copies, i);
-
-        same = g_strcmp0(layer->path, copy->path) == 0;
-    }
-    if (!same)
-        g_set_error(error, VMR_ERROR, VMR_ERROR_DIVERGED,
-                    "disk '%s' runs on '%s' with another backing chain than "
-                    "planned",
-                    disk->target, disk->mirror->path);
-    return same;
-}
-
-static gboolean
 prove_pivoted(VmrMirror *mirror, const VmrDisk *disk, const VmrWait *wait,
               GError **error)
 {
-    return vmr_mirror_prove(mirror, disk, VMR_TRUTH_PIVOTED, wait, error) &&
-           prove_chain(mirror, disk, wait, error);
+    g_autoptr(VmrDomXml) live = NULL;
+    const VmrDomDisk *now;
+
+    if (!vmr_mirror_prove(mirror, disk, VMR_TRUTH_PIVOTED, wait, error))
+        return FALSE;
+    live = vmr_live_read(mirror->dom, wait, error);
+    now = live ? vmr_domxml_find(live, disk->target) : NULL;
+    if (live && !now)
+        g_set_error(error, VMR_ERROR, VMR_ERROR_DIVERGED,
+                    "the domain has no disk '%s' any more", disk->target);
+    return now && vmr_proof_check_chain(disk, now, VMR_TRUTH_PIVOTED, error);
 }
 
 /* Whether @disk may be pivoted, or was already. */
@@ -216,25 +197,10 @@ check_pivotable(VmrMirror *mirror, VmrDisk *disk, const VmrDomXml *live,
     }
     return check_job(mirror, disk, wait, error) &&
            vmr_truth_check_locks(disk, truth, FALSE, error) &&
+           vmr_proof_check_chain(disk, vmr_domxml_find(live, disk->target),
+                                 truth, error) &&
            check_destination(disk, vmr_domxml_find(live, disk->target),
                              error);
-}
-
-/* A copy that was begun by us and not ended is no layer for a guest. */
-static gboolean
-check_complete(int fd, const char *path, GError **error)
-{
-    VmrCopymark mark;
-
-    if (!vmr_copymark_get(fd, path, &mark, error))
-        return FALSE;
-    if (mark.state != VMR_COPYMARK_INCOMPLETE)
-        return TRUE;
-    g_set_error(error, VMR_ERROR, VMR_ERROR_IMAGE,
-                "'%s' is a copy that was not completed: copy it again, over "
-                "what is there",
-                path);
-    return FALSE;
 }
 
 static gboolean
@@ -246,7 +212,7 @@ sync_paths(gpointer data, GError **error)
         struct stat st;
         vmr_autofd fd = vmr_imagefile_open(paths[i], &st, error);
 
-        if (fd < 0 || !check_complete(fd, paths[i], error))
+        if (fd < 0)
             return FALSE;
         if (fsync(fd) != 0) {
             vmr_error_set_errno(error, errno, "write back", paths[i]);
@@ -256,8 +222,8 @@ sync_paths(gpointer data, GError **error)
     return TRUE;
 }
 
-gboolean
-vmr_mirror_sync_copies(VmrMirror *mirror, const VmrWait *wait, GError **error)
+static gboolean
+sync_copies(VmrMirror *mirror, const VmrWait *wait, GError **error)
 {
     const VmrRecord *record = mirror->record;
     g_autoptr(GPtrArray) paths = g_ptr_array_new();
@@ -274,6 +240,28 @@ vmr_mirror_sync_copies(VmrMirror *mirror, const VmrWait *wait, GError **error)
     }
     patient.call_timeout = VMR_WAIT_FOREVER;
     return vmr_reach_call("fsync", sync_paths, paths, &patient, error);
+}
+
+gboolean
+vmr_mirror_prove_copies(VmrMirror *mirror, const VmrWait *wait, GError **error)
+{
+    if (!sync_copies(mirror, wait, error))
+        return FALSE;
+    g_clear_pointer(&mirror->proof, vmr_proof_free);
+    mirror->proof = vmr_proof_new(mirror->record, wait, error);
+    return mirror->proof != NULL;
+}
+
+/* The last look before the first disk goes over; it opens files, and reads none. */
+static gboolean
+check_proof(VmrMirror *mirror, const VmrWait *wait, GError **error)
+{
+    g_autoptr(VmrDomXml) live = vmr_live_read(mirror->dom, wait, error);
+
+    g_assert(mirror->proof);
+    return live && vmr_reach_files(mirror->record, wait, error) &&
+           vmr_mirror_check_chains(mirror, live, VMR_TRUTH_READY, error) &&
+           vmr_proof_still_holds(mirror->proof, error);
 }
 
 /* libvirt opens the layers one by one. When one cannot be opened it leaves those
@@ -358,6 +346,8 @@ vmr_mirror_pivot_disks(VmrMirror *mirror, const VmrWait *wait, GError **error)
 {
     GPtrArray *disks = mirror->record->disks;
 
+    if (!check_proof(mirror, wait, error))
+        return FALSE;
     for (guint i = 0; i < disks->len; i++) {
         VmrDisk *disk = g_ptr_array_index(disks, i);
 
@@ -379,7 +369,7 @@ vmr_mirror_pivot(VmrMirror *mirror, const VmrWait *wait, GError **error)
     if (!vmr_mirror_enter_to_change(mirror, error))
         return FALSE;
     ok = vmr_mirror_check_pivotable(mirror, wait, error) &&
-         vmr_mirror_sync_copies(mirror, wait, error) &&
+         vmr_mirror_prove_copies(mirror, wait, error) &&
          vmr_mirror_pivot_disks(mirror, &patient, error) &&
          vmr_mirror_finish(mirror, wait, error);
     if (!ok)

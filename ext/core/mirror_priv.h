@@ -13,7 +13,7 @@
 #include "guard.h"
 #include "live.h"
 #include "mirror.h"
-#include "truth.h"
+#include "proof.h"
 
 G_BEGIN_DECLS
 
@@ -25,6 +25,7 @@ struct VmrMirror {
     gboolean guarded;  /* the caller has the guard */
     gboolean leaked;   /* QEMU may hold files that it does not use */
     gboolean blocked;  /* it holds layers that keep a pivot from working */
+    VmrProof *proof;   /* that the copies fit, while they are about to be used */
     GPtrArray *leftovers; /* of char *: see vmr_mirror_get_leftovers() */
 };
 
@@ -46,6 +47,11 @@ void vmr_mirror_leave(VmrMirror *mirror);
  * changed. All findings in one error. */
 gboolean vmr_mirror_plan(VmrMirror *mirror, const VmrSnapSpec *spec,
                          guint flags, const VmrWait *wait, GError **error);
+
+/* Whether each disk that is not pivoted runs on the files that the record names, as
+ * @truth says. Errors: DIVERGED, IMAGE, NOT_FOUND, IO. */
+gboolean vmr_mirror_check_chains(VmrMirror *mirror, const VmrDomXml *live,
+                                 VmrTruth truth, GError **error);
 
 /* Save the record, all of it in state @state and (unless LAST) each of its
  * disks in @disk_state. */
@@ -97,17 +103,18 @@ gboolean vmr_mirror_undo_create(VmrMirror *mirror, const VmrWait *wait,
 gboolean vmr_mirror_check_pivotable(VmrMirror *mirror, const VmrWait *wait,
                                     GError **error);
 
-/* Have the copied layers on stable storage before the guest depends on them:
- * whoever copied them may not have seen to it. Errors: IMAGE (one was begun by
- * virmirror and not completed), IO. */
-gboolean vmr_mirror_sync_copies(VmrMirror *mirror, const VmrWait *wait,
-                                GError **error);
+/* Have the copied layers on stable storage before the guest depends on them, since
+ * whoever copied them may not have seen to it, and prove that they hold what the
+ * frozen layers hold; see vmr_proof_new(). */
+gboolean vmr_mirror_prove_copies(VmrMirror *mirror, const VmrWait *wait,
+                                 GError **error);
 
 /* How long to wait for a pivot: once begun it cannot be taken back, so only the
  * caller's own deadline, if there is one, may leave it alone. */
 VmrWait vmr_mirror_patience(const VmrWait *wait);
 
-/* Pivot the disks that are not yet pivoted, one after the other. */
+/* Pivot the disks that are not yet pivoted, one after the other, if what was proven
+ * of their copies still holds. */
 gboolean vmr_mirror_pivot_disks(VmrMirror *mirror, const VmrWait *wait,
                                 GError **error);
 

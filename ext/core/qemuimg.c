@@ -21,7 +21,12 @@
 #define MAX_COMPLAINT 4096
 #define REAP_SECONDS 2.0
 
+/* Exit code of "compare" for images that differ. */
+#define EXIT_DIFFERENT 1
+
 typedef struct {
+    gboolean compares; /* reads images to their end; else writes headers only */
+    gboolean differs;  /* what it has found, if it compares */
     pid_t pid;
     int pid_fd;
     int stderr_fd;     /* our end, non-blocking */
@@ -44,6 +49,23 @@ vmr_qemuimg_escape(const char *text)
     g_auto(GStrv) parts = g_strsplit(text, ",", -1);
 
     return g_strjoinv(",,", parts);
+}
+
+char *
+vmr_qemuimg_quote_json(const char *text)
+{
+    GString *quoted = g_string_new("\"");
+
+    for (const char *at = text; *at; at++) {
+        if (*at == '"' || *at == '\\')
+            g_string_append_printf(quoted, "\\%c", *at);
+        else if ((guchar)*at < ' ')
+            g_string_append_printf(quoted, "\\u%04x", (guchar)*at);
+        else
+            g_string_append_c(quoted, *at);
+    }
+    g_string_append_c(quoted, '"');
+    return g_string_free(quoted, FALSE);
 }
 
 /* Little is passed on: sanitizers and preloaded libraries of the program that
@@ -137,6 +159,8 @@ child_limit(const Child *child)
     for (gsize i = 0; i < G_N_ELEMENTS(limit_table); i++) {
         struct rlimit limit;
 
+        if (child->compares && limit_table[i].resource == RLIMIT_CPU)
+            continue;
         if (getrlimit(limit_table[i].resource, &limit) < 0)
             continue;
         limit.rlim_cur = MIN(limit.rlim_cur, limit_table[i].most);
@@ -268,8 +292,12 @@ child_judge(Child *child, GError **error)
     siginfo_t info;
 
     /* without a status the image itself has to tell, which is looked at */
-    if (!child_reap(child, &info) ||
+    if ((!child_reap(child, &info) && !child->compares) ||
         (info.si_code == CLD_EXITED && info.si_status == 0))
+        return TRUE;
+    child->differs = child->compares && info.si_code == CLD_EXITED &&
+                     info.si_status == EXIT_DIFFERENT;
+    if (child->differs)
         return TRUE;
     reason = child_reason(child);
     if (info.si_code == CLD_EXITED)
@@ -297,7 +325,8 @@ make_argv(const char *const *args)
 static gboolean
 child_run(Child *child, const VmrWait *wait, GError **error)
 {
-    VmrWait patience = vmr_wait_for(VMR_QEMUIMG_SECONDS, wait);
+    VmrWait patience =
+        vmr_wait_for(child->compares ? -1 : VMR_QEMUIMG_SECONDS, wait);
     gboolean ready;
 
     patience.deadline = MIN(patience.deadline, wait->deadline);
@@ -310,13 +339,12 @@ child_run(Child *child, const VmrWait *wait, GError **error)
     return child_judge(child, error);
 }
 
-gboolean
-vmr_qemuimg_run(const char *const *args, int fd, const VmrWait *wait,
-                GError **error)
+static gboolean
+run(Child *child, const char *const *args, int fd, const VmrWait *wait,
+    GError **error)
 {
     g_autofree char *program = g_find_program_in_path("qemu-img");
     g_autofree char **argv = make_argv(args);
-    Child child = {.pid = -1, .pid_fd = -1, .stderr_fd = -1};
     gboolean ok;
 
     if (!program) {
@@ -325,11 +353,41 @@ vmr_qemuimg_run(const char *const *args, int fd, const VmrWait *wait,
                     "Fedora: qemu-img)");
         return FALSE;
     }
-    child.complaint = g_string_new(NULL);
-    ok = child_start(&child, program, argv, fd, error) &&
-         child_run(&child, wait, error);
-    vmr_fd_close(&child.pid_fd);
-    vmr_fd_close(&child.stderr_fd);
-    g_string_free(child.complaint, TRUE);
+    child->pid = -1;
+    child->pid_fd = -1;
+    child->stderr_fd = -1;
+    child->complaint = g_string_new(NULL);
+    ok = child_start(child, program, argv, fd, error) &&
+         child_run(child, wait, error);
+    vmr_fd_close(&child->pid_fd);
+    vmr_fd_close(&child->stderr_fd);
+    g_string_free(child->complaint, TRUE);
     return ok;
+}
+
+gboolean
+vmr_qemuimg_run(const char *const *args, int fd, const VmrWait *wait,
+                GError **error)
+{
+    Child child = {.compares = FALSE};
+
+    return run(&child, args, fd, wait, error);
+}
+
+gboolean
+vmr_qemuimg_compare(const char *a, const char *b, gboolean *same,
+                    const VmrWait *wait, GError **error)
+{
+    const char *const args[] = {"compare", "-U", "-q", a, b, NULL};
+    Child child = {.compares = TRUE};
+    vmr_autofd nothing = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+    if (nothing < 0) {
+        vmr_error_set_errno(error, errno, "open", "/dev/null");
+        return FALSE;
+    }
+    if (!run(&child, args, nothing, wait, error))
+        return FALSE;
+    *same = !child.differs;
+    return TRUE;
 }

@@ -13,7 +13,7 @@ G_BEGIN_DECLS
 /* What @args call the file behind @fd of vmr_qemuimg_run(). */
 #define VMR_QEMUIMG_FILE "/proc/self/fd/3"
 
-/* Longest run, whatever the wait says: it writes headers only. */
+/* Longest run of vmr_qemuimg_run(), whatever the wait says: it writes headers only. */
 #define VMR_QEMUIMG_SECONDS 30.0
 
 /* Run qemu-img with @args (NULL-terminated, from the sub-command on) on the
@@ -22,6 +22,15 @@ G_BEGIN_DECLS
  * CANCELLED. */
 gboolean vmr_qemuimg_run(const char *const *args, int fd, const VmrWait *wait,
                          GError **error);
+
+/* Whether a guest would read the same of the images @a and @b, each a file name as
+ * qemu-img takes it; nothing is locked or changed. Runs until the wait ends.
+ * Errors: the same. */
+gboolean vmr_qemuimg_compare(const char *a, const char *b, gboolean *same,
+                             const VmrWait *wait, GError **error);
+
+/* @text, which is UTF-8, as a JSON string; owned. */
+char *vmr_qemuimg_quote_json(const char *text);
 
 /* @text as part of an option value ("-o key=text"), commas doubled; owned. */
 char *vmr_qemuimg_escape(const char *text);

@@ -44,6 +44,16 @@ vmr_reach_call(const char *what, VmrWaitFunc func, GPtrArray *paths,
     return FALSE;
 }
 
+static void
+add_paths(GPtrArray *paths, const GPtrArray *files)
+{
+    for (guint i = 0; i < files->len; i++) {
+        const VmrFile *file = g_ptr_array_index(files, i);
+
+        g_ptr_array_add(paths, g_strdup(file->path));
+    }
+}
+
 gboolean
 vmr_reach_files(const VmrRecord *record, const VmrWait *wait, GError **error)
 {
@@ -55,6 +65,8 @@ vmr_reach_files(const VmrRecord *record, const VmrWait *wait, GError **error)
         g_ptr_array_add(paths, g_strdup(disk->source->path));
         g_ptr_array_add(paths, g_strdup(disk->overlay->path));
         g_ptr_array_add(paths, g_strdup(disk->mirror->path));
+        add_paths(paths, disk->backing);
+        add_paths(paths, disk->copies);
     }
     return vmr_reach_call("open", look_at_files, paths, wait, error);
 }
