@@ -438,9 +438,14 @@ def test_mypy():
     run_tool(sys.executable, "-m", "mypy")
 
 
-def test_stubs_match_the_extension():
-    config = ["--mypy-config-file", "pyproject.toml"]
-    run_tool(sys.executable, "-m", "mypy.stubtest", "virmirror._core", *config)
+def test_stubs_match_the_extension(tmp_path):
+    """By the Python that runs, whose classes have more than those of the oldest one."""
+    config = tmp_path / "mypy.ini"
+    config.write_text(
+        "[mypy]\nmypy_path = python\n[mypy-libvirt.*]\nignore_missing_imports = True\n"
+    )
+    modules = ["virmirror._core", "virmirror.errors"]
+    run_tool(sys.executable, "-m", "mypy.stubtest", *modules, "--mypy-config-file", str(config))
 
 
 def pkg_config_cflags():
