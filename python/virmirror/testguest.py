@@ -32,7 +32,7 @@ MIB = 1024 * 1024
 _CODE = base64.b64decode(
     "+jHAjtiO0LwAfLgAEI7A+/yKPnUEoPx9hMB0BjjHdgKIx2Yx7WZFswAx/2aJ6GarZrhWTVIAZqsm"
     "iF3/Mfa5/gcmZvOlZonoZkhmJf8AAABmweAEZgUACAAAZqOofMcGonwQALgAQ4jagMqAvqB8U2ZV"
-    "Bs0TB2ZdW7FFcg3+wzj7cqaxLugHAOub6AIA65i6/QPsqCB0+7r4A4jI7sNmkBAAEAAAAAAQ"
+    "Bs0TB2ZdW7FFcg3+wzj7cqaxLugHAOub6AIA65i6/QPsqCB0+7r4A4jI7sMAABAAEAAAAAAQ"
 )
 BOOT_SECTOR = _CODE.ljust(510, b"\0") + b"\x55\xaa"
 

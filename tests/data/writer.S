@@ -104,7 +104,7 @@ send:
         outb    %al, %dx
         ret
 
-        .balign 4, 0x90                 # newer assemblers pad code otherwise
+        .balign 4, 0                    # not with one of several kinds of nop
 packet: .byte   16, 0
 packet_count:
         .word   BLOCK_SECTORS

@@ -43,7 +43,7 @@ CANARIES = {
 LEAK = re.compile(r"^(?:Direct|Indirect) leak of .*(?:\n *#\d+ .*)*\n?", re.MULTILINE)
 # CPython has allocated it: the frame next to malloc is one of the interpreter
 PYTHONS = re.compile(
-    r"^ *#1 .*(?:/(?:lib)?python3[\w.]*(?:\+0x|\))"
+    r"^ *[#]1 .*(?:/(?:lib)?python3[\w.]*(?:\+0x|\))"
     r"| (?:Objects|Python|Parser|Modules)/[\w/]+\.[ch]:)",
     re.MULTILINE,
 )
