@@ -124,7 +124,7 @@ static void
 abandon_events(OwnedCall *owned)
 {
     VmrDomain dom = {.hv = owned->hv, .ptr = owned->call.dom};
-    VmrWait no_wait = {.call_timeout = VMR_WAIT_FOREVER};
+    VmrWait no_wait = {.call_timeout = 0};
 
     if (!owned->begun)
         owned->call.event_destroy(owned->call.event_data);

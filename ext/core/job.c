@@ -105,7 +105,7 @@ vmr_jobs_close(VmrJobs *jobs)
     if (jobs->have_events) {
         /* nobody waits for the answer, and a hanging daemon must not hold
          * the caller here */
-        VmrWait no_wait = {.call_timeout = VMR_WAIT_FOREVER};
+        VmrWait no_wait = {.call_timeout = 0};
 
         (void)vmr_hv_events_close(jobs->dom, jobs->events, &no_wait, NULL);
     }

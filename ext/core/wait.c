@@ -16,9 +16,9 @@
  * answer in milliseconds; one that needs this long hangs in a dead target. */
 #define DEFAULT_CALL_TIMEOUT (30 * G_TIME_SPAN_SECOND)
 
-/* After an interruption a call under way gets this long to come back, so that
- * its outcome is known and can be undone. */
-#define INTERRUPT_GRACE (2 * G_TIME_SPAN_SECOND)
+/* After an interruption, and beyond the deadline of the whole, a call under way
+ * gets this long to come back, so that its outcome is known and can be undone. */
+#define CALL_GRACE (2 * G_TIME_SPAN_SECOND)
 
 /* The longest time, in ms, between two looks at what is settling. */
 #define SETTLE_MAX_STEP 50
@@ -191,12 +191,13 @@ call_join(Call *call, const VmrWait *wait, const char *what, GError **error)
     g_autoptr(GError) local = NULL;
     gboolean ready;
 
+    patience.deadline = MAX(wait->deadline, now + CALL_GRACE);
     if (wait->call_timeout < VMR_WAIT_FOREVER - now)
         patience.deadline = MIN(patience.deadline, now + wait->call_timeout);
     if (vmr_wait_fd(&patience, call->done_fd, -1, &ready, &local))
         return TRUE;
     if (g_error_matches(local, VMR_ERROR, VMR_ERROR_CANCELLED)) {
-        VmrWait grace = {.deadline = g_get_monotonic_time() + INTERRUPT_GRACE,
+        VmrWait grace = {.deadline = g_get_monotonic_time() + CALL_GRACE,
                          .interrupted = wait->interrupted,
                          .data = wait->data};
 

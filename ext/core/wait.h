@@ -18,7 +18,8 @@ G_BEGIN_DECLS
 
 typedef struct {
     gint64 deadline; /* µs, g_get_monotonic_time() clock, VMR_WAIT_FOREVER */
-    gint64 call_timeout; /* µs that one call may take, VMR_WAIT_FOREVER */
+    gint64 call_timeout; /* µs that one call may take, VMR_WAIT_FOREVER; 0: it
+                          * is not waited for */
     /* How often the caller was interrupted so far: asked in the waiting
      * thread, with no lock held, before each call and at least every
      * VMR_WAIT_SLICE_MS. May be NULL. */
@@ -57,7 +58,9 @@ gboolean vmr_wait_settle(const VmrWait *wait, int code, VmrWaitAttempt attempt,
 #define VMR_WAIT_SETTLE_SECONDS 2.0
 
 /* Run @func(@data) in a thread of its own and wait for it within @wait's
- * deadline and call_timeout. @data is handed over: @destroy frees it when both
+ * deadline and call_timeout; a deadline that is near, or over, still leaves it two
+ * seconds, since calls answer soon, and one whose outcome is unknown is worse than
+ * one that was late. @data is handed over: @destroy frees it when both
  * sides are done with it. When the wait ends first the error says so (TIMEOUT
  * with VIR_ERR_OPERATION_TIMEOUT, or CANCELLED), the call goes on and its
  * outcome is unknown and dropped. @collect (may be NULL) is called in the

@@ -371,6 +371,39 @@ test_call_interrupted_comes_back_within_grace(void)
 }
 
 static void
+test_call_beyond_the_deadline_comes_back_within_grace(void)
+{
+    VmrWait wait = vmr_wait_for(0, NULL);
+    Gate *gate = gate_new(TRUE, FALSE);
+    GThread *thread = g_thread_new("open", open_soon, gate);
+    g_autoptr(GError) error = NULL;
+    int answer = 0;
+
+    g_assert_true(gate_call(gate, &wait, &answer, &error));
+    g_assert_no_error(error);
+    g_assert_cmpint(answer, ==, 42);
+    g_thread_join(thread);
+    gate_await(gate, &gate->destroyed);
+    gate_free(gate);
+}
+
+static void
+test_call_that_nobody_waits_for_is_made(void)
+{
+    VmrWait wait = {.call_timeout = 0};
+    Gate *gate = gate_new(TRUE, FALSE);
+    gint64 start = g_get_monotonic_time();
+    int answer = 0;
+
+    g_assert_false(gate_call(gate, &wait, &answer, NULL));
+    g_assert_cmpint(elapsed(start), <, SLACK);
+    gate_set(gate, &gate->hold, FALSE);
+    gate_await(gate, &gate->destroyed);
+    g_assert_cmpint(answer, ==, 0);
+    gate_free(gate);
+}
+
+static void
 test_call_after_interruption_not_started(void)
 {
     Hook hook = {.from = 1, .times = 1};
@@ -492,6 +525,10 @@ main(int argc, char **argv)
                     test_call_hangs_interrupted);
     g_test_add_func("/wait/call_interrupted_comes_back_within_grace",
                     test_call_interrupted_comes_back_within_grace);
+    g_test_add_func("/wait/call_beyond_the_deadline_comes_back_within_grace",
+                    test_call_beyond_the_deadline_comes_back_within_grace);
+    g_test_add_func("/wait/call_that_nobody_waits_for_is_made",
+                    test_call_that_nobody_waits_for_is_made);
     g_test_add_func("/wait/call_after_interruption_not_started",
                     test_call_after_interruption_not_started);
     return g_test_run();
