@@ -93,7 +93,7 @@ STEPS = [
         "Pivot to the mirror",
         "virmirror snapshot-delete demo migrate --mirror-pivot",
         """\
-        mirror.wait_ready(timeout=30)
+        mirror.wait_ready(timeout=300)
         mirror.pivot()
         """,
         "The guest goes on with path2 alone. That is believed only when libvirt's live and "

@@ -22,6 +22,7 @@ import pytest
 import virmirror
 from support.guest import Guest
 from support.mirrors import create_empty
+from support.patience import PATIENCE
 from support.refusal import refused
 from support.storage import is_written_to, loop_device
 from virmirror import embed
@@ -547,12 +548,12 @@ def opened_for_writing(path: pathlib.Path) -> Iterator[None]:
     )
     assert other.stdin is not None and other.stdout is not None
     try:
-        select.select([other.stdout], [], [], 10)  # its prompt
+        select.select([other.stdout], [], [], PATIENCE)  # its prompt
         assert is_written_to(path)
         yield
     finally:
         other.stdin.close()
-        other.wait(10)
+        other.wait(PATIENCE)
         other.stdout.close()
 
 

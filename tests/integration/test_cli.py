@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from support.patience import PATIENCE
 from support.storage import SlowFile
 from virmirror import embed, testguest
 
@@ -85,7 +86,7 @@ class Guest:
         )
 
     def wait_ready(self) -> None:
-        end = time.monotonic() + 30
+        end = time.monotonic() + PATIENCE
         while " vda ready\n" not in self.out("snapshot-list", self.name):
             assert time.monotonic() < end
 

@@ -200,7 +200,7 @@ def test_mirror_that_never_converges_ends_with_figures(guest: Guest) -> None:
             begin = time.monotonic()
             with pytest.raises(virmirror.MirrorTimeoutError, match=NOT_CONVERGING):
                 mirror.pivot(pause_budget=0.5, timeout=4)
-            assert 3 < time.monotonic() - begin < 10
+            assert 3 < time.monotonic() - begin < 60
         assert seen == []
         assert [disk.state for disk in mirror.disks] == ["mirroring"]
         with pytest.raises(virmirror.MirrorTimeoutError, match="has caught up"):

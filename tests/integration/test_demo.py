@@ -103,7 +103,7 @@ def test_demo_succeeds_and_shows_all_steps(environment):
             id="nothing-copied",
         ),
         pytest.param(
-            "        mirror.wait_ready(timeout=30)\n        mirror.pivot()\n",
+            "        mirror.wait_ready(timeout=300)\n        mirror.pivot()\n",
             "        mirror.abort()\n",
             "is no backing file of disk 'vda'",
             id="aborted-instead",

@@ -463,9 +463,7 @@ def fill_up_in(phase: str, folder: pathlib.Path) -> Callable[[virmirror.Progress
 
     def on_progress(progress: virmirror.Progress) -> None:
         if progress.phase == phase and progress.path is None:
-            with (folder / "filler").open("wb") as file, contextlib.suppress(OSError):
-                while True:
-                    file.write(bytes(65536))
+            storage.fill_up(folder)
 
     return on_progress
 

@@ -238,8 +238,8 @@ def test_adopted_mirror_is_pivoted_from_its_journal(guest: Guest) -> None:
 def test_ready_that_came_before_the_wait_is_seen_at_once(guest: Guest) -> None:
     with create(guest) as mirror:
         guest.wait_for_writes(20)
-        mirror.wait_ready(timeout=5)
-        mirror.wait_ready(timeout=5)
+        mirror.wait_ready(timeout=30)
+        mirror.wait_ready(timeout=30)
 
 
 def test_second_thread_is_told_that_the_mirror_is_busy(guest: Guest) -> None:

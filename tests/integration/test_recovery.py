@@ -22,6 +22,7 @@ import pytest
 
 import virmirror
 from support.guest import Guest
+from support.patience import PATIENCE
 from support.qemu import monitor
 from support.storage import READ, SlowFile, denied
 
@@ -62,7 +63,7 @@ def verdict(guest: Guest) -> str:
 
 
 def wait_for_job_to_end(guest: Guest, target: str = "vda") -> None:
-    end = time.monotonic() + 20
+    end = time.monotonic() + PATIENCE
     while guest.dom.blockJobInfo(target):
         assert time.monotonic() < end
         time.sleep(0.02)
@@ -99,7 +100,7 @@ def monitor_socket_root(guest: Guest) -> str:
 
 
 def wait_until_off(guest: Guest) -> None:
-    end = time.monotonic() + 20
+    end = time.monotonic() + PATIENCE
     while guest.dom.isActive():
         assert time.monotonic() < end
         time.sleep(0.02)

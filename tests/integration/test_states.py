@@ -25,6 +25,7 @@ import virmirror
 from support import qemu
 from support.daemon import Daemon
 from support.guest import JOURNAL, Guest
+from support.patience import PATIENCE
 from support.storage import is_written_to
 
 pytestmark = pytest.mark.qemu
@@ -133,7 +134,7 @@ class Scene:
             ask("qmp_capabilities")
             (job,) = ask("query-jobs")
             ask("job-complete", id=job["id"])
-            end = time.monotonic() + 10
+            end = time.monotonic() + PATIENCE
             while ask("query-jobs")[0]["status"] != "concluded":
                 assert time.monotonic() < end
             ask("job-dismiss", id=job["id"])
@@ -223,7 +224,7 @@ def make_lying(scene: Scene) -> None:
     scene.fill()
     (job,) = qemu.monitor(scene.guest.dom, "query-block-jobs")
     qemu.monitor(scene.guest.dom, "block-job-complete", device=job["device"])
-    end = time.monotonic() + 10
+    end = time.monotonic() + PATIENCE
     while scene.guest.dom.blockJobInfo("vda"):
         assert time.monotonic() < end
 

@@ -7,7 +7,6 @@ to be on, and nothing of the mirrored snapshot is left.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pathlib
 import shutil
@@ -24,7 +23,8 @@ import pytest
 import virmirror
 from support import qemu
 from support.guest import Guest
-from support.storage import BrokenFile, FuseFile, NbdFile, is_written_to, tmpfs
+from support.patience import PATIENCE
+from support.storage import BrokenFile, FuseFile, NbdFile, fill_up, is_written_to, tmpfs
 from virmirror import embed, testguest
 
 pytestmark = pytest.mark.qemu
@@ -79,7 +79,7 @@ def check_on(guest: Guest, top: pathlib.Path) -> None:
 
 
 def wait_until_failed(guest: Guest) -> None:
-    end = time.monotonic() + 20
+    end = time.monotonic() + PATIENCE
     while guest.dom.blockJobInfo("vda"):
         assert time.monotonic() < end
         time.sleep(0.05)
@@ -108,10 +108,7 @@ def test_target_full_after_ready_says_so(guest: Guest) -> None:
         mirror = create(guest)
         copy_in_place(guest)
         mirror.wait_ready(timeout=20)
-        with contextlib.suppress(OSError), (guest.path2 / "filler").open("wb") as filler:
-            while True:
-                filler.write(bytes(64 * 1024))
-                filler.flush()
+        fill_up(guest.path2)
         qemu.write(guest.dom, "48M", "2M")
         wait_until_failed(guest)
         with pytest.raises(virmirror.JobFailedError, match="no space is left"):
@@ -201,7 +198,7 @@ def test_pivot_rescues_a_guest_whose_source_is_full(guest: Guest) -> None:
         spec = f"vda,file={small}/old.migrate,mirror={guest.path2}/new.qcow2"
         mirror = virmirror.MirrorSnapshot.create(guest.dom, "migrate", spec)
         copy_in_place(guest)
-        end = time.monotonic() + 30
+        end = time.monotonic() + PATIENCE
         while guest.dom.state() != [libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_IOERROR]:
             assert time.monotonic() < end
             time.sleep(0.05)
@@ -273,7 +270,7 @@ def test_qemu_killed_is_recovered_on_the_domain_that_is_off(
         mirror.pivot(timeout=20)
     pid_file = pathlib.Path(host.root) / "run" / "qemu" / f"{guest.dom.name()}.pid"
     os.kill(int(pid_file.read_text()), signal.SIGKILL)
-    end = time.monotonic() + 10
+    end = time.monotonic() + PATIENCE
     while guest.dom.isActive():
         assert time.monotonic() < end
         time.sleep(0.02)

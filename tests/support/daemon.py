@@ -19,6 +19,7 @@ from types import TracebackType
 import libvirt
 
 import virmirror
+from support.patience import PATIENCE
 
 _HOLD = """
 set -e
@@ -50,8 +51,6 @@ namespaces = []
 cgroup_controllers = []
 """
 
-_START_TIMEOUT = 30.0
-
 
 class Daemon:
     """A libvirtd, and the context that it and its guests live in.
@@ -62,6 +61,7 @@ class Daemon:
 
     def __init__(self, folder: pathlib.Path) -> None:
         self.folder = folder
+        self.conn: libvirt.virConnect | None = None
         self._libvirtd: subprocess.Popen[bytes] | None = None
         (folder / "libvirtd.conf").write_text(_LIBVIRTD_CONF.format(folder=folder))
         (folder / "qemu.conf").write_text(_QEMU_CONF)
@@ -77,9 +77,9 @@ class Daemon:
         )
         try:
             assert self._holder.stdout is not None
-            assert self._holder.stdout.readline() == b"ready\n"
+            assert self._holder.stdout.readline() == b"ready\n", "no namespace, see stderr"
             virmirror.start_event_loop()
-            self.conn = self.start_daemon()
+            self.start_daemon()
         except BaseException:
             self.close()
             raise
@@ -104,13 +104,18 @@ class Daemon:
             stdin=subprocess.DEVNULL,
             start_new_session=True,
         )
-        end = time.monotonic() + _START_TIMEOUT
+        end = time.monotonic() + PATIENCE
         while not self._listens():
-            assert self._libvirtd.poll() is None, "libvirtd ended, see its log"
-            assert time.monotonic() < end, "libvirtd does not listen, see its log"
+            assert self._libvirtd.poll() is None, f"libvirtd ended: {self._log()}"
+            assert time.monotonic() < end, f"libvirtd does not listen: {self._log()}"
             time.sleep(0.02)
         self.conn = libvirt.open(self.uri)
         return self.conn
+
+    def _log(self) -> str:
+        """The last that libvirtd wrote down."""
+        log = self.folder / "libvirtd.log"
+        return log.read_text(errors="replace")[-2000:] if log.exists() else "it has no log"
 
     def _listens(self) -> bool:
         with socket.socket(socket.AF_UNIX) as client:
@@ -163,23 +168,26 @@ class Daemon:
         """End the QEMU of a domain by its process, as its owner would."""
         pid = self.qemu_pids()[name]
         os.kill(pid, signal.SIGKILL)
-        end = time.monotonic() + 10
+        end = time.monotonic() + PATIENCE
         while _is_qemu(pid):
             assert time.monotonic() < end
             time.sleep(0.01)
 
     def close(self) -> None:
-        """End all that was started here, and nothing else."""
-        if self._libvirtd is not None:
-            self.kill_daemon()
-            with contextlib.suppress(libvirt.libvirtError):
-                self.conn.close()
-        for name in self.qemu_pids():
-            self.end_qemu(name)
+        """End all that was started here, and nothing else; each step whatever others do."""
         assert self._holder.stdin is not None and self._holder.stdout is not None
-        self._holder.stdin.close()
-        self._holder.stdout.close()
-        self._holder.wait(10)
+        with contextlib.ExitStack() as last_first:
+            last_first.callback(self._holder.wait, PATIENCE)
+            last_first.callback(self._holder.stdout.close)
+            last_first.callback(self._holder.stdin.close)
+            if self._holder.poll() is None:
+                for name in self.qemu_pids():
+                    last_first.callback(self.end_qemu, name)
+            if self._libvirtd is not None:
+                self.kill_daemon()
+            if self.conn is not None:
+                with contextlib.suppress(libvirt.libvirtError):  # its daemon is gone
+                    self.conn.close()
 
     def __enter__(self) -> Daemon:
         return self

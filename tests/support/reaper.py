@@ -37,7 +37,15 @@ def _reap(done: threading.Event) -> None:
         for children in pathlib.Path("/proc/self/task").glob("*/children"):
             with contextlib.suppress(OSError):
                 for pid in children.read_text().split():
-                    # Only what nobody here has started: others wait for theirs.
-                    stat = pathlib.Path(f"/proc/{pid}/stat").read_text()
-                    if "(qemu-system" in stat and stat.rpartition(") ")[2].startswith("Z"):
+                    if _is_ended_daemon(pathlib.Path(f"/proc/{pid}/stat").read_text()):
                         os.waitpid(int(pid), os.WNOHANG)
+
+
+def _is_ended_daemon(stat: str) -> bool:
+    """Whether it is a QEMU that has ended, and that nobody here waits for.
+
+    One that has become a daemon has a session of its own. The others are waited for by
+    who has started them: libvirt, for one, starts QEMUs to probe what they can do.
+    """
+    state, _parent, _group, session = stat.rpartition(") ")[2].split()[:4]
+    return "(qemu-system" in stat and state == "Z" and int(session) != os.getsid(0)

@@ -19,6 +19,8 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import IO, Self
 
+from support.patience import PATIENCE
+
 # QEMU locks byte 100 + n for a permission that it uses, and 200 + n for one that
 # it lets nobody else use (block/file-posix.c); these are the n.
 READ, WRITE = 0, 1
@@ -48,7 +50,7 @@ class FuseFile:
             ],
             stdin=subprocess.DEVNULL,
         )
-        end = time.monotonic() + 10
+        end = time.monotonic() + PATIENCE
         while not self._is_mounted():
             assert self._daemon.poll() is None and time.monotonic() < end
             time.sleep(0.01)
@@ -111,7 +113,7 @@ class NbdFile(FuseFile):
         self._server = subprocess.Popen(
             ["qemu-nbd", "-t", "-f", "raw", "-k", address, str(path)], stdin=subprocess.DEVNULL
         )
-        end = time.monotonic() + 10
+        end = time.monotonic() + PATIENCE
         while not os.path.exists(address):
             assert self._server.poll() is None and time.monotonic() < end
             time.sleep(0.01)
@@ -132,6 +134,17 @@ class NbdFile(FuseFile):
         self.die()
         super().die()
         super().close()
+
+
+def fill_up(folder: pathlib.Path) -> None:
+    """Leave no byte free in the file system of a folder."""
+    # without a buffer, which could not be written out when the file is closed
+    with (folder / "filler").open("wb", buffering=0) as filler:
+        try:
+            while True:
+                filler.write(bytes(64 * 1024))
+        except OSError as error:
+            assert error.errno == errno.ENOSPC
 
 
 @contextlib.contextmanager

@@ -20,6 +20,8 @@ from typing import Any
 
 import libvirt
 
+from support.patience import PATIENCE
+
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 import virmirror
@@ -95,7 +97,7 @@ def play_recover(guest: Guest, shim: ctypes.CDLL) -> None:
 
 
 def wait_until(condition: Any, what: str) -> None:
-    end = time.monotonic() + 5
+    end = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < end, what
         time.sleep(0.02)

@@ -14,6 +14,7 @@ import libvirt
 import pytest
 
 import virmirror
+from support.patience import PATIENCE
 from support.plans import PLAN
 from virmirror.cli import main
 
@@ -382,7 +383,7 @@ def test_run_interrupted_ends_with_130(uri, tmp_path, slow_qemu_img):
     command = [sys.executable, "-m", "virmirror", "-c", uri, "prepare-chain", "guest", "vda"]
     process = subprocess.Popen([*command, tmp_path / "bin"], stderr=subprocess.PIPE, text=True)
     children = f"/proc/{process.pid}/task/{process.pid}/children"
-    end = time.monotonic() + 30
+    end = time.monotonic() + PATIENCE
     while process.poll() is None and time.monotonic() < end:
         with open(children) as file:
             if file.read():

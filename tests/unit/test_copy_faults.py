@@ -13,6 +13,7 @@ import pytest
 
 import virmirror
 from support import storage
+from support.patience import PATIENCE
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -69,7 +70,7 @@ def run_with_fault(source, destination, *faults, options=""):
 
 def wait_until_begun(process, destination):
     """Wait until the copy writes to the destination."""
-    end = time.monotonic() + 20
+    end = time.monotonic() + PATIENCE
     while not (destination.exists() and destination.stat().st_blocks > 64):
         assert process.poll() is None and time.monotonic() < end
         time.sleep(0.01)

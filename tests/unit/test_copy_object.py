@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import virmirror
+from support.patience import PATIENCE
 
 MIB = 1024 * 1024
 SLOW = MIB // 2  # bytes per second: the source takes 8 s at this rate
@@ -124,7 +125,7 @@ def test_dropped_while_it_runs_warns_and_cancels(source, destination):
     with pytest.warns(ResourceWarning, match="still runs"):
         del copy
         gc.collect()
-    end = time.monotonic() + 10
+    end = time.monotonic() + PATIENCE
     while destination.exists() and time.monotonic() < end:
         time.sleep(0.01)
     assert not destination.exists()

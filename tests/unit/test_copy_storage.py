@@ -10,6 +10,7 @@ import pytest
 
 import virmirror
 from support import storage
+from support.patience import PATIENCE
 from virmirror import _core
 
 KIB = 1024
@@ -135,7 +136,7 @@ def test_copy_to_a_device_that_is_broken_off_leaves_no_header(source, tmp_path):
         file.write(os.urandom(3 * MIB))
     with storage.loop_device(image) as device:
         with virmirror.Copy.start(source, device, overwrite=True, bandwidth=MIB) as copy:
-            end = time.monotonic() + 20
+            end = time.monotonic() + PATIENCE
             while copy.progress().current == 0:
                 assert time.monotonic() < end
                 time.sleep(0.01)
