@@ -9,6 +9,7 @@
 #include "../core/copyfit.h"
 #include "../core/copymark.h"
 #include "../core/imagefile.h"
+#include "../core/trust.h"
 
 /* What is asked, and answered, about one copy. */
 typedef struct {
@@ -46,7 +47,19 @@ PyDoc_STRVAR(
     "\n"
     "'fits': *destination* is a complete copy of *source*, and neither has changed\n"
     "since; the source is read where only its checksum can tell that. Raises\n"
-    "NotFoundError, ImageError, StorageError, BusyError, DivergedError.");
+    "ExistsError (others may write *destination*), NotFoundError, ImageError,\n"
+    "StorageError, BusyError, DivergedError.");
+
+/* The mark of a file that somebody else can write is anybody's word. */
+static gboolean
+look(const char *source, const char *destination, VmrCopyFit *fit,
+     const VmrWait *wait, GError **error)
+{
+    VmrTrust trust = vmr_trust_new_for_copy(NULL, source);
+
+    return vmr_trust_check_path(&trust, destination, error) &&
+           vmr_copyfit_look(source, destination, fit, wait, error);
+}
 
 static PyObject *
 marks_state(PyObject *module, PyObject *args, PyObject *keywords)
@@ -62,7 +75,7 @@ marks_state(PyObject *module, PyObject *args, PyObject *keywords)
                                      &destination))
         return NULL;
     call_enter(&call, module_get_state(module), -1);
-    vmr_copyfit_look(source, destination, &fit, &call.wait, &call.error);
+    look(source, destination, &fit, &call.wait, &call.error);
     if (call_leave(&call) < 0)
         return NULL;
     return PyUnicode_FromString(vmr_copyfit_name(fit));

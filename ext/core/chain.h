@@ -42,22 +42,24 @@ typedef struct {
     VmrImage *made;         /* the skeleton that was made, or NULL */
 } VmrLayerPlan;
 
-/* Where in @folder the copy of each layer of @sources (of VmrImage, top first,
- * to outlive the result) is to be, and by which relative names they are linked;
- * of VmrLayerPlan, owned. Nothing is changed. Errors: INVALID_SPEC, NOT_FOUND (a
- * folder), NOT_SUPPORTED, IO. */
-GPtrArray *vmr_chain_plan(const GPtrArray *sources, const char *folder,
-                          GError **error);
+/* Where in @folder the copy of each layer of a disk of @dom (NULL: not known),
+ * @sources (of VmrImage, top first, to outlive the result) is to be, and by which
+ * relative names they are linked; of VmrLayerPlan, owned. Nothing is changed.
+ * Errors: INVALID_SPEC (also: others may write to a folder), NOT_FOUND (a folder),
+ * NOT_SUPPORTED, IO. */
+GPtrArray *vmr_chain_plan(const VmrDomXml *dom, const GPtrArray *sources,
+                          const char *folder, GError **error);
 
-/* Make the skeleton for a copy of @disk's whole chain in @folder: for each layer
- * an image of its name, format and virtual size, with relative backing
- * names. A file that is already there is kept if it fits and is an error if
- * not. @folder must be absolute and must exist, as must those below it that
+/* Make the skeleton for a copy of the whole chain of @disk, of @dom (NULL: not
+ * known), in @folder: for each layer an image of its name, format and virtual
+ * size, with relative backing names. A file that is already there is kept if it fits
+ * and others cannot write it, and is an error if not. @folder must be absolute and must exist, as must those below it that
  * backing names lead to. The paths are returned, top first, NULL-terminated,
  * owned (g_strfreev()). On failure what was created is removed again.
  * Errors: INVALID_SPEC, IMAGE, EXISTS, BUSY (a QEMU writes to what is there),
  * NOT_FOUND (a folder), NOT_SUPPORTED, IO, TIMEOUT, CANCELLED. */
-char **vmr_chain_prepare(const VmrDomDisk *disk, const char *folder,
-                         const VmrWait *wait, GError **error);
+char **vmr_chain_prepare(const VmrDomXml *dom, const VmrDomDisk *disk,
+                         const char *folder, const VmrWait *wait,
+                         GError **error);
 
 G_END_DECLS

@@ -8,6 +8,7 @@
 #include "error.h"
 #include "lockprobe.h"
 #include "text.h"
+#include "trust.h"
 
 static void
 layer_plan_free(VmrLayerPlan *layer)
@@ -120,17 +121,20 @@ check_source(const VmrImage *source, GError **error)
 
 /* All that can be told before anything is created. */
 static gboolean
-check_plan(const GPtrArray *plan, GError **error)
+check_plan(const VmrDomXml *dom, const GPtrArray *plan, GError **error)
 {
     g_autoptr(GHashTable) paths = g_hash_table_new(g_str_hash, g_str_equal);
 
     for (guint i = 0; i < plan->len; i++) {
         const VmrLayerPlan *planned = g_ptr_array_index(plan, i);
         g_autofree char *folder = g_path_get_dirname(planned->path);
+        VmrTrust trust =
+            vmr_trust_new_for_folder(dom, planned->source->path);
         struct stat st;
 
         if (!check_source(planned->source, error) ||
-            !stat_folder(folder, &st, error))
+            !stat_folder(folder, &st, error) ||
+            !vmr_trust_check_folder(&trust, folder, error))
             return FALSE;
         if (!g_hash_table_add(paths, planned->path)) {
             g_set_error(error, VMR_ERROR, VMR_ERROR_INVALID_SPEC,
@@ -169,9 +173,11 @@ check_not_written(const char *path, GError **error)
 /* Whether the file that is there already can be what is planned. It may hold
  * data, so it is kept as it is or refused. */
 static gboolean
-check_kept(const VmrLayerPlan *planned, const GPtrArray *plan, GError **error)
+check_kept(const VmrDomXml *dom, const VmrLayerPlan *planned,
+           const GPtrArray *plan, GError **error)
 {
     const VmrImage *source = planned->source;
+    VmrTrust trust = vmr_trust_new_for_copy(dom, source->path);
     g_autoptr(VmrImage) image =
         vmr_image_read(planned->path, source->format, error);
 
@@ -202,12 +208,13 @@ check_kept(const VmrLayerPlan *planned, const GPtrArray *plan, GError **error)
                     planned->path, source->path);
         return FALSE;
     }
-    return check_not_written(planned->path, error);
+    return vmr_trust_check_path(&trust, planned->path, error) &&
+           check_not_written(planned->path, error);
 }
 
 static gboolean
-make_layer(VmrLayerPlan *planned, const GPtrArray *plan, const VmrWait *wait,
-           GError **error)
+make_layer(const VmrDomXml *dom, VmrLayerPlan *planned, const GPtrArray *plan,
+           const VmrWait *wait, GError **error)
 {
     const VmrImage *source = planned->source;
     gboolean is_raw = g_str_equal(source->format, "raw");
@@ -224,7 +231,7 @@ make_layer(VmrLayerPlan *planned, const GPtrArray *plan, const VmrWait *wait,
     if (vmr_image_create(&image, &planned->made, wait, &local))
         return TRUE;
     if (g_error_matches(local, VMR_ERROR, VMR_ERROR_EXISTS))
-        return check_kept(planned, plan, error);
+        return check_kept(dom, planned, plan, error);
     g_propagate_error(error, g_steal_pointer(&local));
     return FALSE;
 }
@@ -246,10 +253,11 @@ undo_layers(const GPtrArray *plan, GError **error)
 
 /* From the bottom up, so that no header ever names a file that is missing. */
 static gboolean
-make_layers(const GPtrArray *plan, const VmrWait *wait, GError **error)
+make_layers(const VmrDomXml *dom, const GPtrArray *plan, const VmrWait *wait,
+            GError **error)
 {
     for (guint i = plan->len; i-- > 0;) {
-        if (!make_layer(g_ptr_array_index(plan, i), plan, wait, error)) {
+        if (!make_layer(dom, g_ptr_array_index(plan, i), plan, wait, error)) {
             undo_layers(plan, error);
             return FALSE;
         }
@@ -258,26 +266,27 @@ make_layers(const GPtrArray *plan, const VmrWait *wait, GError **error)
 }
 
 GPtrArray *
-vmr_chain_plan(const GPtrArray *sources, const char *folder, GError **error)
+vmr_chain_plan(const VmrDomXml *dom, const GPtrArray *sources,
+               const char *folder, GError **error)
 {
     g_autoptr(GPtrArray) plan = NULL;
 
     if (!check_folder(folder, g_ptr_array_index(sources, 0), error))
         return NULL;
     plan = plan_layers(sources, folder);
-    return check_plan(plan, error) ? g_steal_pointer(&plan) : NULL;
+    return check_plan(dom, plan, error) ? g_steal_pointer(&plan) : NULL;
 }
 
 char **
-vmr_chain_prepare(const VmrDomDisk *disk, const char *folder,
-                  const VmrWait *wait, GError **error)
+vmr_chain_prepare(const VmrDomXml *dom, const VmrDomDisk *disk,
+                  const char *folder, const VmrWait *wait, GError **error)
 {
     g_autoptr(GPtrArray) sources = vmr_chain_read_live(disk->chain, error);
     g_autoptr(GPtrArray) plan =
-        sources ? vmr_chain_plan(sources, folder, error) : NULL;
+        sources ? vmr_chain_plan(dom, sources, folder, error) : NULL;
     GPtrArray *paths;
 
-    if (!plan || !make_layers(plan, wait, error))
+    if (!plan || !make_layers(dom, plan, wait, error))
         return NULL;
     paths = g_ptr_array_new();
     for (guint i = 0; i < plan->len; i++) {

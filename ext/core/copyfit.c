@@ -8,6 +8,7 @@
 #include "copymark.h"
 #include "imagefile.h"
 #include "sparse.h"
+#include "trust.h"
 
 static const char *const fit_names[VMR_COPYFIT_LAST] = {
     [VMR_COPYFIT_FITS] = "fits",
@@ -79,12 +80,16 @@ gboolean
 vmr_copyfit_look(const char *source, const char *copy, VmrCopyFit *fit,
                  const VmrWait *wait, GError **error)
 {
+    VmrTrust trust = vmr_trust_new_for_copy(NULL, source);
     VmrCopymark mark;
     struct stat st;
     vmr_autofd fd = vmr_imagefile_open(copy, &st, error);
 
     if (fd < 0 || !vmr_copymark_get(fd, copy, &mark, error))
         return FALSE;
+    if (mark.state == VMR_COPYMARK_COMPLETE &&
+        !vmr_trust_holds(&trust, fd, &st))
+        mark.state = VMR_COPYMARK_NONE;
     switch (mark.state) {
     case VMR_COPYMARK_NONE:
         *fit = VMR_COPYFIT_UNMARKED;

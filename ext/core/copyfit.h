@@ -23,7 +23,8 @@ typedef enum {
 /* "fits", "incomplete", "other" or "none"; static. */
 const char *vmr_copyfit_name(VmrCopyFit fit);
 
-/* What the mark of @copy says of it as a copy of @source. Where all but the source's
+/* What the mark of @copy says of it as a copy of @source; that of a file which others
+ * can write (vmr_trust_holds()) is not believed. Where all but the source's
  * owner and the like is as noted, the source is read, and its checksum compared with
  * the one in the mark. Errors: IMAGE, NOT_FOUND, IO, BUSY (a QEMU writes to the
  * source), DIVERGED (it changed while it was read), TIMEOUT, CANCELLED. */

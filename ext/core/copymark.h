@@ -6,7 +6,7 @@
  * "user.virmirror.copy", that says whether the copy is complete, and of what.
  *
  * Anybody who may write the file may write the note: it is read as hostile
- * input, and stands for care, not for proof. File systems without such
+ * input, and believed only of a file that passes vmr_trust_holds(). File systems without such
  * attributes, and block devices, have none.
  */
 

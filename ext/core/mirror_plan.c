@@ -8,6 +8,7 @@
 #include "lockprobe.h"
 #include "mirror_priv.h"
 #include "preflight.h"
+#include "trust.h"
 
 typedef struct {
     VmrMirror *mirror;
@@ -76,12 +77,15 @@ static VmrImage *
 check_existing(DiskPlan *dp, VmrFile *file, const char *role)
 {
     Plan *plan = dp->plan;
+    const VmrImage *source = g_ptr_array_index(dp->frozen, 0);
+    VmrTrust trust = vmr_trust_new_for_copy(plan->flight->live, source->path);
     GError *error = NULL;
     g_autoptr(VmrImage) image = vmr_image_read(file->path, file->format, &error);
     VmrLock lock;
     const char *why;
 
-    if (!image || !vmr_lock_probe(file->path, &lock, &error)) {
+    if (!image || !vmr_trust_check_path(&trust, file->path, &error) ||
+        !vmr_lock_probe(file->path, &lock, &error)) {
         vmr_error_note(&error, "it is to be the %s", role);
         vmr_preflight_found_error(plan->flight, dp->disk->target, error);
         return NULL;
@@ -169,6 +173,29 @@ read_copies(DiskPlan *dp, GError **error)
     return chain;
 }
 
+/* Nobody but who may write the chain in use may change the files of the new one, or
+ * put others in their place. */
+static gboolean
+check_trusted(const DiskPlan *dp, const GPtrArray *copies, GError **error)
+{
+    const VmrDomXml *dom = dp->plan->flight->live;
+    const VmrImage *source = g_ptr_array_index(dp->frozen, 0);
+    g_autofree char *folder = g_path_get_dirname(dp->disk->mirror->path);
+    VmrTrust trust = vmr_trust_new_for_folder(dom, source->path);
+
+    if (!vmr_trust_check_folder(&trust, folder, error))
+        return FALSE;
+    for (guint i = 0; i < copies->len; i++) {
+        const VmrImage *frozen = g_ptr_array_index(dp->frozen, i);
+        const VmrImage *copy = g_ptr_array_index(copies, i);
+
+        trust = vmr_trust_new_for_copy(dom, frozen->path);
+        if (!vmr_trust_check_path(&trust, copy->path, error))
+            return FALSE;
+    }
+    return TRUE;
+}
+
 static void
 check_mirror(DiskPlan *dp)
 {
@@ -185,7 +212,8 @@ check_mirror(DiskPlan *dp)
         vmr_error_note(&error, "the mirror '%s' needs the chain of its "
                        "backing files beside it: make its skeleton with "
                        "prepare_chain() first", dp->disk->mirror->path);
-    if (!copies || !vmr_chain_check_copy(dp->frozen, copies, &error)) {
+    if (!copies || !vmr_chain_check_copy(dp->frozen, copies, &error) ||
+        !check_trusted(dp, copies, &error)) {
         vmr_preflight_found_error(dp->plan->flight, dp->disk->target, error);
         return;
     }

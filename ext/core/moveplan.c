@@ -249,7 +249,7 @@ plan_disk(Planner *planner, const char *name, const char *folder,
 
     if (!sources)
         return;
-    layers = vmr_chain_plan(sources, folder, &error);
+    layers = vmr_chain_plan(planner->flight->live, sources, folder, &error);
     if (!layers) {
         vmr_preflight_found_error(planner->flight, now->target, error);
         return;

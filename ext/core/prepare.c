@@ -22,7 +22,7 @@ vmr_prepare_chain(const VmrDomain *dom, const char *disk, const char *folder,
         vmr_error_annotate(error, found ? found->target : NULL, "prepare");
         return NULL;
     }
-    paths = vmr_chain_prepare(found, folder, wait, error);
+    paths = vmr_chain_prepare(flight->live, found, folder, wait, error);
     if (!paths)
         vmr_error_annotate(error, found->target, "prepare");
     return paths;

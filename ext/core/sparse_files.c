@@ -18,6 +18,7 @@
 #include "lockprobe.h"
 #include "sparse_priv.h"
 #include "storage.h"
+#include "trust.h"
 
 /* The byte whose lock says that a file is filled (python/virmirror/layers.py has it,
  * too). Not flock(): that is a lock of all bytes on NFS, among them those by which
@@ -76,6 +77,11 @@ open_source(VmrSparseFiles *files, GError **error)
 static gboolean
 create_destination(VmrSparseFiles *files, GError **error)
 {
+    g_autofree char *folder = g_path_get_dirname(files->destination);
+    VmrTrust trust = vmr_trust_new_for_folder(NULL, files->source);
+
+    if (!vmr_trust_check_folder(&trust, folder, error))
+        return FALSE;
     files->folder =
         vmr_imagefile_open_folder(files->destination, &files->base, error);
     if (files->folder < 0)
@@ -116,6 +122,7 @@ static gboolean
 open_destination(VmrSparseFiles *files, gboolean overwrite, GError **error)
 {
     g_autoptr(GError) local = NULL;
+    VmrTrust trust = vmr_trust_new(NULL, &files->in_st);
     struct stat st;
     vmr_autofd fd = vmr_imagefile_open(files->destination, &st, &local);
 
@@ -133,7 +140,8 @@ open_destination(VmrSparseFiles *files, gboolean overwrite, GError **error)
                     files->destination);
         return FALSE;
     }
-    if (!check_unused(fd, files->destination, TRUE, error))
+    if (!vmr_trust_check_file(&trust, fd, files->destination, error) ||
+        !check_unused(fd, files->destination, TRUE, error))
         return FALSE;
     files->out_is_block = S_ISBLK(st.st_mode);
     files->out =

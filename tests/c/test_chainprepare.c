@@ -10,7 +10,7 @@ prepare(GPtrArray *layers, const char *folder, GError **error)
     VmrDomDisk disk = {.target = (char *)"vda", .chain = layers};
     VmrWait wait = vmr_wait_for(30, NULL);
 
-    return vmr_chain_prepare(&disk, folder, &wait, error);
+    return vmr_chain_prepare(NULL, &disk, folder, &wait, error);
 }
 
 static char **
@@ -354,7 +354,7 @@ test_prepare_out_of_time_nothing_left(void)
     g_autoptr(GError) error = NULL;
 
     /* the raw layer takes no time, qemu-img does */
-    g_assert_null(vmr_chain_prepare(&disk, pair->path2, &wait, &error));
+    g_assert_null(vmr_chain_prepare(NULL, &disk, pair->path2, &wait, &error));
     chain_check_error(error, VMR_ERROR_TIMEOUT, "old.qcow2");
     g_assert_cmpuint(img_count(pair->path2), ==, 0);
 }
