@@ -5,6 +5,7 @@
  * That we suspend it is journalled first, so that it can be resumed by whoever
  * comes after us. */
 
+#include "blockjob.h"
 #include "error.h"
 #include "job.h"
 #include "journal.h"
@@ -206,9 +207,9 @@ return_disk(VmrMirror *mirror, VmrDisk *disk, const VmrWait *wait,
                          error) ||
         !vmr_mirror_start_copy(mirror, disk, disk->overlay, wait, error) ||
         !vmr_jobs_wait_until(jobs, look_for_return, &back, wait, error) ||
-        !vmr_hv_block_job_abort(mirror->dom, disk->target,
-                                VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT, wait,
-                                error) ||
+        !vmr_blockjob_end(mirror->dom, disk->target,
+                          VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT, wait,
+                          error) ||
         !vmr_mirror_prove(mirror, disk, VMR_TRUTH_OVERLAY, wait, error))
         return FALSE;
     disk->state = VMR_DISK_STATE_ABORTED;
@@ -220,9 +221,9 @@ gboolean
 vmr_mirror_abort_return(VmrMirror *mirror, const VmrDisk *disk,
                         const VmrWait *wait, GError **error)
 {
-    return vmr_hv_block_job_abort(mirror->dom, disk->target,
-                                  VIR_DOMAIN_BLOCK_JOB_ABORT_ASYNC, wait,
-                                  error) &&
+    return vmr_blockjob_end(mirror->dom, disk->target,
+                            VIR_DOMAIN_BLOCK_JOB_ABORT_ASYNC, wait,
+                            error) &&
            vmr_mirror_prove(mirror, disk, VMR_TRUTH_PIVOTED, wait, error);
 }
 

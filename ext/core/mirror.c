@@ -4,8 +4,8 @@
  * word); what comes in from other threads comes through a VmrJobs. */
 
 #include <libvirt/virterror.h>
-#include <sys/statvfs.h>
 
+#include "blockjob.h"
 #include "error.h"
 #include "job.h"
 #include "journal.h"
@@ -187,19 +187,11 @@ vmr_mirror_mark_ended(const VmrMirror *mirror, GError **error)
 static void
 set_job_failed(const VmrDisk *disk, GError **error)
 {
-    struct statvfs fs;
-    /* some file systems (FUSE) do not tell, and answer with nothing but 0 */
-    gboolean full = statvfs(disk->mirror->path, &fs) == 0 &&
-                    fs.f_blocks > 0 &&
-                    (guint64)fs.f_bavail * fs.f_frsize < 1024 * 1024;
-
     g_set_error(error, VMR_ERROR, VMR_ERROR_JOB_FAILED,
                 "the copy of disk '%s' to '%s' has ended without a pivot: %s; "
                 "the guest goes on with '%s', abort the mirrored snapshot",
                 disk->target, disk->mirror->path,
-                full ? "no space is left there"
-                     : "see the log of its QEMU for the reason",
-                disk->overlay->path);
+                vmr_blockjob_reason(disk->mirror->path), disk->overlay->path);
     vmr_error_annotate(error, disk->target, "wait");
 }
 

@@ -4,6 +4,7 @@
 
 #include <libvirt/virterror.h>
 
+#include "blockjob.h"
 #include "error.h"
 #include "image.h"
 #include "job.h"
@@ -214,9 +215,9 @@ vmr_mirror_abort_copy(VmrMirror *mirror, const VmrDisk *disk,
     /* the synchronous one waits for the target, however dead it is; refused is
      * also what has ended meanwhile, which libvirt may not have heard yet */
     if (!is_being_aborted(disk, live) &&
-        !vmr_hv_block_job_abort(mirror->dom, disk->target,
-                                VIR_DOMAIN_BLOCK_JOB_ABORT_ASYNC, wait,
-                                &refused) &&
+        !vmr_blockjob_end(mirror->dom, disk->target,
+                          VIR_DOMAIN_BLOCK_JOB_ABORT_ASYNC, wait,
+                          &refused) &&
         !vmr_wait_settle(wait, VMR_ERROR_DIVERGED, has_ended, &what, NULL)) {
         g_propagate_error(error, g_steal_pointer(&refused));
         return FALSE;

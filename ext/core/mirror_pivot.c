@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "autofd.h"
+#include "blockjob.h"
 #include "chain.h"
 #include "error.h"
 #include "imagefile.h"
@@ -290,9 +291,9 @@ pivot_disk(VmrMirror *mirror, VmrDisk *disk, const VmrWait *wait,
     if (!vmr_mirror_save(mirror, VMR_STATE_PIVOTING, VMR_DISK_STATE_LAST, wait,
                          error))
         return FALSE;
-    if (!vmr_hv_block_job_abort(mirror->dom, disk->target,
-                                VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT, wait,
-                                &refused)) {
+    if (!vmr_blockjob_end(mirror->dom, disk->target,
+                          VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT, wait,
+                          &refused)) {
         if (!vmr_error_is_unknown(refused))
             live = vmr_live_read(mirror->dom, wait, NULL);
         if (!live || vmr_truth_of(disk, live) != VMR_TRUTH_PIVOTED) {
