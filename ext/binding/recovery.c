@@ -74,7 +74,7 @@ recovery_inspect(PyObject *module, PyObject *args, PyObject *keywords)
         return NULL;
     record = found->record;
     return Py_BuildValue(
-        "{sssssOsOsOsOsNsNsN}", "verdict", vmr_verdict_name(found->verdict),
+        "{sssssOsOsOsOsNsNsNsN}", "verdict", vmr_verdict_name(found->verdict),
         "advice", vmr_verdict_advice(found->verdict), "running",
         found->running ? Py_True : Py_False, "paused",
         found->paused ? Py_True : Py_False, "paused_by_us",
@@ -82,7 +82,8 @@ recovery_inspect(PyObject *module, PyObject *args, PyObject *keywords)
         found->persistent ? Py_True : Py_False, "snapshot",
         convert_text(record ? record->snapshot : NULL), "meant",
         convert_text(record ? vmr_state_name(record->state) : NULL), "disks",
-        disks_to_tuple(found->disks));
+        disks_to_tuple(found->disks), "hidden",
+        tuples_from_lines(found->hidden));
 }
 
 PyDoc_STRVAR(

@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include "blockjob.h"
 #include "error.h"
 #include "journal.h"
 #include "live.h"
@@ -27,6 +28,10 @@ static const struct {
     [VMR_VERDICT_LEAKED] = {"leaked",
                             "QEMU keeps files of the mirror open: use new "
                             "file names until the guest is restarted"},
+    [VMR_VERDICT_HIDDEN] = {"hidden",
+                            "QEMU commits a disk's top layer, and libvirt does "
+                            "not show that: never abort it, which would end "
+                            "libvirt; recover finishes it"},
     [VMR_VERDICT_ORPHANED] = {"orphaned",
                               "a pivot would end libvirt: only abort, then "
                               "use new file names"},
@@ -77,6 +82,8 @@ vmr_inspection_free(VmrInspection *inspection)
         return;
     vmr_record_free(inspection->record);
     g_ptr_array_unref(inspection->disks);
+    g_ptr_array_unref(inspection->hidden);
+    g_free(inspection->uuid);
     g_free(inspection);
 }
 
@@ -131,6 +138,9 @@ judge_copy(const VmrDiskInspection *disk)
 static VmrVerdict
 judge_overlay(const VmrDiskInspection *disk, const VmrRecord *record)
 {
+    if (disk->committing)
+        return disk->source == VMR_LOCK_FREE ? VMR_VERDICT_FOREIGN
+                                             : VMR_VERDICT_HIDDEN;
     if (disk->job)
         return VMR_VERDICT_ORPHANED;
     /* if both are open, either was left behind, whatever was meant: somebody
@@ -160,6 +170,8 @@ judge_running(const VmrDiskInspection *disk, const VmrRecord *record)
         /* somebody may pull into it by now, which is none of our business */
         if (disk->copying)
             return VMR_VERDICT_ORPHANED;
+        if (disk->committing)
+            return VMR_VERDICT_FOREIGN;
         if ((is_written(disk->overlay) && disk->used != disk->disk->mirror) ||
             disk->mirror == VMR_LOCK_FREE)
             return VMR_VERDICT_LYING;
@@ -216,6 +228,8 @@ inspect_jobs(VmrInspection *inspection, const VmrDomain *dom,
                                    wait, error))
             return FALSE;
         one->copying = one->job && info.type == VIR_DOMAIN_BLOCK_JOB_TYPE_COPY;
+        one->committing =
+            one->job && info.type == VIR_DOMAIN_BLOCK_JOB_TYPE_ACTIVE_COMMIT;
     }
     return TRUE;
 }
@@ -323,9 +337,34 @@ inspect_disks(VmrInspection *inspection, const VmrDomain *dom,
             ask_qemu(one, dom, wait);
             one->verdict = judge_running(one, inspection->record);
         }
+        if (one->verdict == VMR_VERDICT_HIDDEN)
+            g_ptr_array_add(inspection->hidden, g_strdup(one->disk->target));
     }
     inspection->verdict = judge_all(inspection->disks);
     return TRUE;
+}
+
+/* Without a mirrored snapshot there still may be the commit by which one that is
+ * over was being collapsed. */
+static gboolean
+find_hidden(VmrInspection *inspection, const VmrDomain *dom,
+            const VmrDomXml *live, const VmrWait *wait, GError **error)
+{
+    for (guint i = 0; inspection->running && i < live->disks->len; i++) {
+        const VmrDomDisk *disk = g_ptr_array_index(live->disks, i);
+        g_auto(VmrBlockJob) job = {0};
+
+        if (disk->chain->len < 2)
+            continue;
+        if (!vmr_blockjob_look(dom, disk->target, &job, wait, error))
+            return FALSE;
+        if (job.hidden &&
+            job.info.type == VIR_DOMAIN_BLOCK_JOB_TYPE_ACTIVE_COMMIT)
+            g_ptr_array_add(inspection->hidden, g_strdup(disk->target));
+    }
+    if (inspection->hidden->len > 0)
+        inspection->verdict = VMR_VERDICT_HIDDEN;
+    return vmr_hv_is_persistent(dom, &inspection->persistent, wait, error);
 }
 
 static gboolean
@@ -339,10 +378,13 @@ inspect_all(VmrInspection *inspection, const VmrDomain *dom,
     if (!live || !vmr_hv_get_state(dom, &state, &reason, wait, error) ||
         !vmr_journal_load(dom, live->uuid, &inspection->record, wait, error))
         return FALSE;
+    inspection->uuid = g_strdup(live->uuid);
     inspection->running = live->running;
     inspection->paused =
         state == VIR_DOMAIN_PAUSED && reason == VIR_DOMAIN_PAUSED_USER;
-    return !inspection->record || inspect_disks(inspection, dom, wait, error);
+    return inspection->record
+               ? inspect_disks(inspection, dom, wait, error)
+               : find_hidden(inspection, dom, live, wait, error);
 }
 
 VmrInspection *
@@ -352,6 +394,7 @@ vmr_inspect(VmrHv *hv, virDomainPtr ptr, const VmrWait *wait, GError **error)
     g_autoptr(VmrInspection) inspection = g_new0(VmrInspection, 1);
 
     inspection->disks = g_ptr_array_new_with_free_func(disk_inspection_free);
+    inspection->hidden = g_ptr_array_new_with_free_func(g_free);
     if (!inspect_all(inspection, dom, wait, error)) {
         vmr_error_annotate(error, NULL, "inspect");
         return NULL;

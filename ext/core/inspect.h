@@ -25,6 +25,7 @@ typedef enum {
     VMR_VERDICT_OFF,       /* the domain does not run, and no QEMU does */
     /* what only the death of libvirt or QEMU in the wrong moment leaves: */
     VMR_VERDICT_LEAKED,    /* no mirror, but QEMU still holds its files */
+    VMR_VERDICT_HIDDEN,    /* QEMU commits, libvirt does not know */
     VMR_VERDICT_ORPHANED,  /* QEMU copies, libvirt does not know */
     VMR_VERDICT_STUCK,     /* libvirt believes in a job that QEMU has not */
     VMR_VERDICT_LYING,     /* QEMU writes to another file than libvirt says */
@@ -39,6 +40,7 @@ typedef struct {
     VmrTruth truth;
     gboolean job;        /* QEMU has a block job for it */
     gboolean copying;    /* and that is a copy */
+    gboolean committing; /* or a commit of the top layer */
     VmrLock source;
     VmrLock overlay;
     VmrLock mirror;
@@ -53,8 +55,10 @@ typedef struct {
     gboolean running;    /* libvirt says that the domain runs (or is paused) */
     gboolean paused;     /* its CPUs are stopped, by somebody's request */
     gboolean persistent; /* it has a persistent definition */
-    VmrRecord *record;   /* NULL: NOTHING */
-    GPtrArray *disks;    /* of VmrDiskInspection */
+    char *uuid;          /* of the domain */
+    VmrRecord *record;   /* NULL: NOTHING, or HIDDEN */
+    GPtrArray *disks;    /* of VmrDiskInspection, none without a record */
+    GPtrArray *hidden;   /* of char *: targets of the disks that are HIDDEN */
 } VmrInspection;
 
 /* Look at @dom. Errors: JOURNAL, VIRT, TIMEOUT, CANCELLED. */

@@ -4,6 +4,7 @@
 
 #include <sys/stat.h>
 
+#include "blockjob.h"
 #include "error.h"
 #include "recover_priv.h"
 
@@ -265,9 +266,9 @@ do_orphaned(VmrRecover *what, const VmrWait *wait, GError **error)
 
         if (disk->truth != VMR_TRUTH_PIVOTED || !disk->copying)
             continue;
-        if (!vmr_hv_block_job_abort(what->mirror->dom, disk->disk->target,
-                                    VIR_DOMAIN_BLOCK_JOB_ABORT_ASYNC, wait,
-                                    error))
+        if (!vmr_blockjob_end(what->mirror->dom, disk->disk->target,
+                              VIR_DOMAIN_BLOCK_JOB_ABORT_ASYNC, wait,
+                              error))
             return VMR_STEP_FAILED;
         ended = TRUE;
     }
@@ -384,6 +385,7 @@ act(VmrRecover *what, const VmrWait *wait, GError **error)
     case VMR_VERDICT_ORPHANED:
         return do_orphaned(what, wait, error);
     case VMR_VERDICT_CREATING:
+    case VMR_VERDICT_HIDDEN: /* it was being undone */
         return do_undo(what, wait, error);
     case VMR_VERDICT_CUT_OVER:
         return do_cut_over(what, wait, error);
@@ -436,7 +438,7 @@ look_and_act(VmrRecover *what, const VmrWait *wait, GError **error)
         return VMR_STEP_END;
     if (!what->guard) {
         /* whoever had it until now may have changed what was found */
-        what->guard = vmr_guard_take(now->record->uuid, error);
+        what->guard = vmr_guard_take(now->uuid, error);
         return step_of(what->guard != NULL);
     }
     if (may_pass(what, now)) {
@@ -444,6 +446,8 @@ look_and_act(VmrRecover *what, const VmrWait *wait, GError **error)
 
         return step_of(vmr_wait_fd(wait, -1, VMR_RECOVER_LOOK_STEP, &unused, error));
     }
+    if (!now->record)
+        return vmr_recover_hidden(what, now->hidden, wait, error);
     mirror = vmr_mirror_open(what->hv, what->dom, NULL, wait, error);
     if (!mirror)
         return VMR_STEP_FAILED;

@@ -48,6 +48,11 @@ VmrStep vmr_recover_save_truth(VmrRecover *what, const VmrWait *wait,
 VmrStep vmr_recover_lost(VmrRecover *what, const VmrWait *wait,
                          GError **error);
 
+/* For HIDDEN without a mirrored snapshot: finish the commits of the disks @targets
+ * (of char *), which libvirt does not show. */
+VmrStep vmr_recover_hidden(VmrRecover *what, const GPtrArray *targets,
+                           const VmrWait *wait, GError **error);
+
 /* Whether the persistent definition has another file of ours for some disk than
  * the one that it is proven to run on: libvirt died in between. */
 gboolean vmr_recover_is_behind(const VmrInspection *now);

@@ -3,6 +3,7 @@
 /* The part of recovery that sees to it that the next start of the guest uses the
  * files that QEMU writes to now. */
 
+#include "collapse.h"
 #include "error.h"
 #include "journal.h"
 #include "recover_priv.h"
@@ -121,6 +122,35 @@ vmr_recover_lost(VmrRecover *what, const VmrWait *wait, GError **error)
     return VMR_STEP_END;
 }
 
+/* They can be finished, or end with the guest: an abort would end libvirt, and QEMU's
+ * own way to cancel them is taken for a success by libvirt. */
+VmrStep
+vmr_recover_hidden(VmrRecover *what, const GPtrArray *targets,
+                   const VmrWait *wait, GError **error)
+{
+    g_autoptr(VmrDomain) dom = vmr_domain_new(what->hv, what->dom);
+    VmrStep step = VMR_STEP_AGAIN;
+
+    for (guint i = 0; i < targets->len; i++) {
+        const char *target = g_ptr_array_index(targets, i);
+        g_autofree char *path = NULL;
+        g_autoptr(GError) local = NULL;
+
+        if (vmr_collapse_finish(dom, target, &path, wait, &local)) {
+            vmr_recover_tell(what->recovery->done,
+                             "finished the commit of disk '%s', which libvirt "
+                             "did not show: the guest goes on with '%s'",
+                             target, path);
+        } else if (g_error_matches(local, VMR_ERROR, VMR_ERROR_DIVERGED)) {
+            vmr_recover_tell(what->recovery->left, "%s", local->message);
+            step = VMR_STEP_END;
+        } else {
+            g_propagate_error(error, g_steal_pointer(&local));
+            return VMR_STEP_FAILED;
+        }
+    }
+    return step;
+}
 
 /* The file that @disk runs on, where libvirt and QEMU agree on that. */
 static const VmrFile *

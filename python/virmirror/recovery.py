@@ -25,6 +25,7 @@ Verdict: TypeAlias = Literal[
     "cut-over",
     "off",
     "leaked",
+    "hidden",
     "orphaned",
     "stuck",
     "lying",
@@ -69,7 +70,8 @@ class Inspection:
     line. ``running``: libvirt says that the domain runs, or is paused;
     ``paused``: somebody asked for that, and ``paused_by_us``: it was
     virmirror. ``snapshot`` and ``meant`` (the state in the journal) are None
-    where there is no mirrored snapshot.
+    where there is no mirrored snapshot. ``hidden`` are the targets of the disks whose
+    top layer QEMU commits while libvirt does not show that.
     """
 
     verdict: Verdict
@@ -81,6 +83,7 @@ class Inspection:
     snapshot: str | None
     meant: str | None
     disks: tuple[DiskInspection, ...]
+    hidden: tuple[str, ...]
 
     def to_json(self) -> str:
         """The same as a JSON object."""
@@ -136,7 +139,8 @@ def recover(
     the disks that are pivoted stay so; a creation that was broken off is undone.
     A guest that virmirror had suspended is resumed, and no other. Where libvirt
     names another file than the one that QEMU writes to, the persistent
-    definition is set to the latter, and the rest is told as left. No guest is
+    definition is set to the latter, and the rest is told as left. A commit that libvirt
+    died over, and does not show since, is finished, as it cannot be aborted. No guest is
     ever started, no live disk taken away. It can be run again at any time.
 
     ``dom`` is a libvirt.virDomain, running or not; ``timeout`` in seconds, or

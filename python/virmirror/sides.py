@@ -37,6 +37,7 @@ _SNAPSHOTS: dict[str, Snapshot] = {
     "aborted": "ended",
     "creating": "ended",
     "leaked": "ended",
+    "hidden": "ended",
     "orphaned": "ended",
     "pivoted": "cut-over",
     "cut-over": "cut-over",
@@ -70,7 +71,8 @@ def look(plan: Plan, phase: Phase | None, dom: Any) -> Found:
     domain: Domain = "running" if inspection.running else "off"
     chains = _chains(dom, domain)
     sides = {disk.target: side_of(disk, chains.get(disk.target)) for disk in plan.disks}
-    snapshot = _SNAPSHOTS[inspection.verdict]
+    # a commit that libvirt does not show may go on without one: collapsing finishes it
+    snapshot = "none" if inspection.snapshot is None else _SNAPSHOTS[inspection.verdict]
     if snapshot != "none" and (phase is None or inspection.snapshot != plan.name):
         snapshot = "foreign"
     situation = Situation(

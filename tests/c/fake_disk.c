@@ -145,6 +145,7 @@ end_job(FakeHv *fake, FakeDisk *disk, gboolean take, int status)
     int job = disk->job;
 
     disk->job = 0;
+    disk->hidden = FALSE;
     disk->ready = VMR_READY_NO;
     if (take)
         fake_disk_set_top(fake, disk, dest);
@@ -189,9 +190,10 @@ free_disk(FakeHv *fake, const VmrHvCall *call, GError **error)
     FakeDisk *disk = fake_disk_find(fake, call->disk, error);
 
     if (disk && disk->job != 0) {
-        fake_refuse(error, VIR_ERR_BLOCK_COPY_ACTIVE,
-                    "block copy still active: disk '%s' already in active "
-                    "block job", disk->target);
+        fake_refuse(error,
+                    disk->hidden ? VIR_ERR_OPERATION_UNSUPPORTED
+                                 : VIR_ERR_BLOCK_COPY_ACTIVE,
+                    "disk '%s' already in active block job", disk->target);
         return NULL;
     }
     return disk;
@@ -303,6 +305,11 @@ fake_block_job_abort(FakeHv *fake, VmrHvCall *call, GError **error)
         return fake_refuse(error, VIR_ERR_INVALID_ARG,
                            "invalid argument: disk %s does not have an active "
                            "block job", disk->target);
+    /* libvirt would crash */
+    g_assert_false(disk->hidden &&
+                   disk->job == ((call->flags & VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT)
+                                     ? VIR_DOMAIN_BLOCK_JOB_TYPE_COPY
+                                     : VIR_DOMAIN_BLOCK_JOB_TYPE_ACTIVE_COMMIT));
     if (call->flags & VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT)
         return pivot(fake, disk, error);
     g_assert_true(call->flags & VIR_DOMAIN_BLOCK_JOB_ABORT_ASYNC);
@@ -356,12 +363,23 @@ fake_hv_advance(FakeHv *fake, const char *target)
 void
 fake_disk_end_job(FakeHv *fake, FakeDisk *disk)
 {
+    gboolean well = fake->knobs.ends_well;
     int status = disk->ready == VMR_READY_ABORT ? VIR_DOMAIN_BLOCK_JOB_CANCELED
                                                 : VIR_DOMAIN_BLOCK_JOB_FAILED;
 
     g_free(disk->lingering);
     disk->lingering = g_strdup(disk->dest->pdata[0]);
-    end_job(fake, disk, FALSE, status);
+    if (well)
+        status = VIR_DOMAIN_BLOCK_JOB_COMPLETED;
+    end_job(fake, disk, well, status);
+}
+
+void
+fake_hv_hide_job(FakeHv *fake, const char *target)
+{
+    pthread_mutex_lock(&fake->mutex);
+    fake_disk_find(fake, target, NULL)->hidden = TRUE;
+    pthread_mutex_unlock(&fake->mutex);
 }
 
 void

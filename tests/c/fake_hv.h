@@ -56,6 +56,7 @@ typedef struct {
     VmrHvOp ends_after;        /* the job of the first disk ends right after a
                                 * call of this ... */
     guint ends_in;             /* ... the so manieth from now on, 0: none */
+    gboolean ends_well;        /* and that as if it were pivoted */
     guint lingers;             /* so often the XML shows a job that has failed */
     const char *refuse_copy;   /* target whose copy cannot be started */
     const char *refuse_pivot;  /* target that cannot be pivoted */
@@ -121,6 +122,9 @@ gboolean fake_hv_settle(FakeHv *fake);
 /* Let the job of @target, if any, go on as far as it can without being told;
  * lock what the knobs say. */
 void fake_hv_advance(FakeHv *fake, const char *target);
+
+/* Have libvirt forget the <mirror> of @target's job, as when it dies starting it. */
+void fake_hv_hide_job(FakeHv *fake, const char *target);
 
 /* Let the job of @target fail. */
 void fake_hv_fail_job(FakeHv *fake, const char *target);

@@ -22,6 +22,7 @@ typedef struct {
     int job;          /* virDomainBlockJobType, 0: none */
     GPtrArray *dest;  /* of char *: the chain that the end of the job brings */
     VmrReady ready;
+    gboolean hidden;  /* the job is not in the XML */
     char *lingering;  /* where a copy that has failed went to, or NULL */
 } FakeDisk;
 

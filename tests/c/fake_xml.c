@@ -38,6 +38,8 @@ append_mirror(GString *xml, FakeHv *fake, const FakeDisk *disk)
         g_string_append(xml, mirror);
         return;
     }
+    if (disk->hidden)
+        return;
     if (!is_copy && disk->job != VIR_DOMAIN_BLOCK_JOB_TYPE_ACTIVE_COMMIT)
         return;
     /* libvirt leaves "no" out */

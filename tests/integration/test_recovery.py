@@ -119,7 +119,8 @@ def test_to_json_has_all_of_it(guest: Guest) -> None:
     inspection = virmirror.inspect(guest.dom)
     told = json.loads(inspection.to_json())
     disks = tuple(virmirror.DiskInspection(**disk) for disk in told.pop("disks"))
-    assert virmirror.Inspection(disks=disks, **told) == inspection
+    hidden = tuple(told.pop("hidden"))
+    assert virmirror.Inspection(disks=disks, hidden=hidden, **told) == inspection
     recovery = virmirror.recover(guest.dom, "abort")
     told = json.loads(recovery.to_json())
     assert told["done"] == list(recovery.done) != []

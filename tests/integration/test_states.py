@@ -146,6 +146,16 @@ class Scene:
         self.guest.end()
 
 
+def start_commit(dom: libvirt.virDomain) -> None:
+    """Start to commit the top layer, and wait until that is in step."""
+    flags = libvirt.VIR_DOMAIN_BLOCK_COMMIT_SHALLOW | libvirt.VIR_DOMAIN_BLOCK_COMMIT_ACTIVE
+    dom.blockCommit("vda", None, None, 0, flags)
+    end = time.monotonic() + 10
+    while "ready='yes'" not in dom.XMLDesc():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
 # ---- how each row comes about
 
 
@@ -206,10 +216,23 @@ def make_leaked(scene: Scene) -> None:
     )
 
 
+def forget_mirror(text: str) -> str:
+    """What libvirt has written of a guest when it dies as it starts a job."""
+    text = re.sub(r"\s*<mirror type=.*?</mirror>", "", text, flags=re.DOTALL)
+    return re.sub(r"(<blockjob [^>]*)state='\w+'", r"\1state='new'", text)
+
+
+def make_hidden(scene: Scene) -> None:
+    """A commit that libvirt has started, and whose ``<mirror>`` it has not yet written."""
+    start_commit(scene.guest.dom)
+    scene.guest.layers = 1
+    scene.crash(forget_mirror)
+
+
 def make_orphaned(scene: Scene) -> None:
     """libvirt has started the copy, and has not yet written that the disk has it."""
     scene.leave_ready()
-    scene.crash(lambda text: re.sub(r"\s*<mirror type=.*?</mirror>", "", text, flags=re.DOTALL))
+    scene.crash(forget_mirror)
 
 
 def make_stuck(scene: Scene) -> None:
@@ -334,3 +357,62 @@ def test_row_is_found_and_recovered_as_it_says(scene: Scene, verdict: str, polic
     if recovery.verdict in ("ready", "mirroring"):
         assert virmirror.recover(scene.guest.dom, "abort", timeout=60).verdict == "nothing"
     check_guest(scene, virmirror.inspect(scene.guest.dom).verdict)
+
+
+def test_undo_that_died_in_its_commit_is_finished(scene: Scene) -> None:
+    """The commit of the overlay by which a creation is undone is forgotten by libvirt."""
+    make_creating(scene)
+    start_commit(scene.guest.dom)
+    scene.crash(forget_mirror)
+    inspection = virmirror.inspect(scene.guest.dom)
+    assert (inspection.verdict, inspection.hidden) == ("hidden", ("vda",))
+    assert inspection.disks[0].truth == "overlay"
+    recovery = virmirror.recover(scene.guest.dom, timeout=60)
+    assert (recovery.found, recovery.verdict, recovery.left) == ("hidden", "nothing", ())
+    assert scene.guest.chain()[0] == scene.guest.tops[0]
+    assert not scene.overlay.exists() and not scene.mirror.exists()
+    check_guest(scene, "nothing")
+
+
+def test_run_finishes_a_commit_that_libvirt_forgot(scene: Scene) -> None:
+    """libvirt dies as the migration that is over collapses its chain."""
+
+    class Stop(Exception):
+        pass
+
+    def stop(progress: virmirror.Progress) -> None:
+        if progress.phase == "collapse":
+            raise Stop
+
+    guest = scene.guest
+    plan = virmirror.plan(guest.dom, {"vda": guest.path2}, collapse="commit")
+    with pytest.raises(Stop):
+        virmirror.run(plan, conn=scene.daemon.conn, on_progress=stop)
+    assert guest.chain()[1] == guest.path2 / "old.qcow2"
+    start_commit(guest.dom)
+    scene.crash(forget_mirror)
+    assert virmirror.inspect(guest.dom).verdict == "hidden"
+    report = virmirror.run(plan, conn=scene.daemon.conn)
+    assert report.disks[0].collapse == "commit"
+    assert guest.chain() == [guest.path2 / "old.qcow2", guest.path2 / "common"]
+    assert sorted(path.name for path in guest.path2.iterdir()) == ["common", "old.qcow2"]
+    # and libvirt's own jobs work on that disk
+    virmirror.block_pull(guest.dom, "vda")
+    guest.layers = 1
+    check_guest(scene, "nothing")
+
+
+def test_abort_of_a_hidden_commit_is_refused(scene: Scene) -> None:
+    """It would crash libvirt; so would the failure of the commit, which is not ours."""
+    scene.leave_ready()
+    scene.end_job()
+    start_commit(scene.guest.dom)
+    scene.crash(forget_mirror)
+    mirror = virmirror.adopt(scene.guest.dom, "migrate")
+    with pytest.raises(virmirror.DivergedError, match="would make libvirt crash"):
+        mirror.abort(timeout=30)
+    mirror.detach()
+    assert virmirror.inspect(scene.guest.dom).verdict == "hidden"
+    assert virmirror.recover(scene.guest.dom, "abort", timeout=60).verdict == "nothing"
+    assert scene.guest.chain()[0] == scene.guest.tops[0]
+    check_guest(scene, "nothing")
