@@ -18,10 +18,11 @@ layer_to_dict(const VmrLayerPlan *layer)
     const VmrImage *source = layer->source;
 
     return Py_BuildValue(
-        "{sNsssKsKsKsKsNsNsNsNsOsO}", "source", convert_text(source->path),
+        "{sNsssKsKsKsKsKsNsNsNsNsOsO}", "source", convert_text(source->path),
         "format", source->format, "virtual_size", source->virtual_size, "size",
         source->file_size, "dev", (guint64)source->dev, "ino",
-        (guint64)source->ino, "destination", convert_text(layer->path),
+        (guint64)source->ino, "born", source->born, "destination",
+        convert_text(layer->path),
         "backing_name", convert_text(layer->backing_name), "backing_format",
         convert_text(layer->backing_name ? layer->backing_format : NULL),
         "header_name", convert_text(source->backing_name), "snapshots",
@@ -230,24 +231,42 @@ PyDoc_STRVAR(
     "Remove a file if it is still the one that is meant.\n"
     "\n"
     "*path* is removed if it has the device *dev* and the inode *ino*, was made at\n"
-    "*born* (ns since 1970, 0: whenever), and no QEMU has it open; one that is gone is\n"
-    "fine. Raises DivergedError, BusyError, StorageError.");
+    "*born* (ns since 1970, 0: whenever), and no QEMU has it open, or lets go of it in a\n"
+    "moment; one that is gone is fine. Raises DivergedError, BusyError, StorageError.");
+
+typedef struct {
+    const char *path;
+    unsigned long long dev;
+    unsigned long long ino;
+    unsigned long long born;
+} Removal;
+
+static gboolean
+try_removal(gpointer data, const VmrWait *wait G_GNUC_UNUSED, GError **error)
+{
+    const Removal *removal = data;
+
+    return vmr_image_remove(removal->path, (dev_t)removal->dev,
+                            (ino_t)removal->ino, removal->born, error);
+}
 
 static PyObject *
 moving_remove(PyObject *module, PyObject *args, PyObject *keywords)
 {
     static char *names[] = {"path", "dev", "ino", "born", NULL};
     g_autofree char *path = NULL;
-    unsigned long long dev;
-    unsigned long long ino;
-    unsigned long long born;
+    Removal removal;
     Call call;
 
     if (!PyArg_ParseTupleAndKeywords(args, keywords, "O&KKK:_remove_file",
-                                     names, arg_path, &path, &dev, &ino, &born))
+                                     names, arg_path, &path, &removal.dev,
+                                     &removal.ino, &removal.born))
         return NULL;
+    removal.path = path;
     call_enter(&call, module_get_state(module), -1);
-    vmr_image_remove(path, (dev_t)dev, (ino_t)ino, born, &call.error);
+    /* a QEMU that has just been told to let go of it takes a moment */
+    vmr_wait_settle(&call.wait, VMR_ERROR_BUSY, try_removal, &removal,
+                    &call.error);
     if (call_leave(&call) < 0)
         return NULL;
     Py_RETURN_NONE;
