@@ -17,7 +17,8 @@ typedef struct {
     const char *destination;
     VmrStamp source_stamp;
     VmrStamp destination_stamp;
-    VmrCopymark mark; /* of destination */
+    const char *checksum; /* of the source; NULL: the one in the mark */
+    VmrCopymark mark;     /* of the destination */
 } Marked;
 
 /* Open the destination, and look at both; -1 is an error. */
@@ -95,32 +96,63 @@ mark(Marked *marked, gboolean unmark, GError **error)
     if (marked->source)
         vmr_copymark_complete(&then, &marked->source_stamp,
                               &marked->destination_stamp,
-                              marked->mark.checksum);
+                              marked->checksum ? marked->checksum
+                                               : marked->mark.checksum);
     return vmr_copymark_set(fd, marked->destination, &then, error);
 }
 
 PyDoc_STRVAR(
-    marks_mark_doc,
-    "_mark_copy($module, /, destination, source=None, unmark=False)\n"
+    marks_stamp_doc,
+    "_file_stamp($module, /, path)\n"
     "--\n\n"
-    "Mark a file as a copy: a complete one of *source*, or else one to be made.\n"
+    "Which file *path* is, and in which state.\n"
     "\n"
-    "The checksum in the mark of *destination*, if any, stays; *unmark* takes the\n"
-    "mark away. Raises NotFoundError, ImageError, StorageError.");
+    "A tuple of device, inode (of a block device its number and 0), when it was made\n"
+    "(0: not known), size in bytes, and when its data were changed last; times in ns\n"
+    "since 1970, 0 for a device. Raises ImageError, NotFoundError, StorageError.");
+
+static PyObject *
+marks_stamp(PyObject *module, PyObject *args, PyObject *keywords)
+{
+    static char *names[] = {"path", NULL};
+    g_autofree char *path = NULL;
+    VmrStamp stamp = {0};
+    Call call;
+
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "O&:_file_stamp", names,
+                                     arg_path, &path))
+        return NULL;
+    call_enter(&call, module_get_state(module), -1);
+    vmr_stamp_take(path, &stamp, &call.error);
+    if (call_leave(&call) < 0)
+        return NULL;
+    return Py_BuildValue("(KKKKL)", stamp.dev, stamp.ino, stamp.born,
+                         stamp.size, stamp.mtime);
+}
+
+PyDoc_STRVAR(
+    marks_mark_doc,
+    "_mark_copy($module, /, destination, source=None, checksum=None, unmark=False)\n"
+    "--\n\n"
+    "Mark *destination* as a copy: a complete one of *source*, or else one to be made.\n"
+    "\n"
+    "*checksum* is that of *source*; None leaves the one in the mark that is there.\n"
+    "*unmark* takes the mark away. Raises NotFoundError, ImageError, StorageError.");
 
 static PyObject *
 marks_mark(PyObject *module, PyObject *args, PyObject *keywords)
 {
-    static char *names[] = {"destination", "source", "unmark", NULL};
+    static char *names[] = {"destination", "source", "checksum", "unmark", NULL};
     g_autofree char *source = NULL;
     g_autofree char *destination = NULL;
     Marked marked = {0};
     int unmark = 0;
     Call call;
 
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "O&|O&p:_mark_copy", names,
-                                     arg_path, &destination, arg_path_or_none,
-                                     &source, &unmark))
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "O&|O&zp:_mark_copy",
+                                     names, arg_path, &destination,
+                                     arg_path_or_none, &source,
+                                     &marked.checksum, &unmark))
         return NULL;
     marked.source = source;
     marked.destination = destination;
@@ -133,6 +165,7 @@ marks_mark(PyObject *module, PyObject *args, PyObject *keywords)
 
 PyMethodDef marks_table[] = {
     MODULE_FUNCTION("_copy_state", marks_state, marks_state_doc),
+    MODULE_FUNCTION("_file_stamp", marks_stamp, marks_stamp_doc),
     MODULE_FUNCTION("_mark_copy", marks_mark, marks_mark_doc),
     {NULL, NULL, 0, NULL},
 };

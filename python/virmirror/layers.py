@@ -23,7 +23,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from . import _core
-from .errors import BusyError, DivergedError, ImageError
+from .errors import BusyError, DivergedError, ImageError, StorageError
 from .jobs import Created, Job, LayerReport, sync_folder
 from .planning import LayerPlan, Plan
 
@@ -81,7 +81,7 @@ class Store:
             return
         self.sweep(layer.destination)
         while True:
-            self._check_source(layer)
+            self.check_source(layer)
             if not os.path.lexists(layer.destination):
                 self._make(layer.destination, _make_empty)
             try:
@@ -110,6 +110,21 @@ class Store:
                     # who has completed it just now may run a guest on it already
                     if _core._copy_state(layer.source, layer.destination) != "fits":
                         raise
+
+    def renew(self, layer: LayerPlan) -> None:
+        """Have the copy complete for what is frozen now.
+
+        A layer that was copied while the guest ran on top of it may have been written
+        to since; it is copied again then. Raises BusyError or ExistsError where others
+        rely on that copy, and what `fill` does.
+        """
+        fd = self._held.get(layer.destination)
+        if fd is None:
+            self.fill(layer)
+        elif not self._is_filled(layer, fd):
+            _lock(fd, fcntl.F_WRLCK)
+            os.close(self._held.pop(layer.destination))
+            self.fill(layer)
 
     def sweep(self, path: str) -> None:
         """Remove the temporary name of a copy that a run which died has left."""
@@ -191,10 +206,14 @@ class Store:
         status = os.stat(layer.destination)
         if state == "incomplete" or status.st_size == 0:
             return False
+        if self._job.owns(layer.destination) and not _is_shared(fd):
+            return False  # an earlier run's, of what the source was then
         # made by other means, or changed since: its content decides
         if status.st_size == layer.size and not layer.rebase:
             checksum = _core.checksum(layer.source)
             if _core.checksum(layer.destination) == checksum:
+                with contextlib.suppress(StorageError):  # it only saves reading it again
+                    _core._mark_copy(layer.destination, layer.source, checksum=checksum)
                 self._mark_shared(fd, layer)
                 self._note(layer, 0, 0.0, checksum, "none")
                 return True
@@ -253,16 +272,22 @@ class Store:
             one = LayerReport(layer.source, layer.destination, copied, seconds, checksum, method)
             self._job.note(layers=(*noted, one))
 
-    def _check_source(self, layer: LayerPlan) -> None:
-        status = os.stat(layer.source)
-        if stat.S_ISBLK(status.st_mode):
-            same = (status.st_rdev, 0) == (layer.dev, layer.ino)
+    def check_source(self, layer: LayerPlan, *, is_frozen: bool = False) -> None:
+        """That the layer is the file that was planned, and (``is_frozen``) unchanged.
+
+        Raises DivergedError, NotFoundError, ImageError, StorageError.
+        """
+        dev, ino, born, size, mtime_ns = _core._file_stamp(layer.source)
+        if (dev, ino) != (layer.dev, layer.ino) or (born and layer.born and born != layer.born):
+            what = "is another file than when"
+        elif is_frozen and (size, mtime_ns) != (layer.size, layer.mtime_ns):
+            what = "was written to since"
         else:
-            same = (status.st_dev, status.st_ino) == (layer.dev, layer.ino)
-        if not same:
-            raise _core._make_error(
-                "diverged", f"'{layer.source}' is another file than when the migration was planned"
-            )
+            return
+        raise _core._make_error(
+            "diverged",
+            f"'{layer.source}' {what} the migration was planned: plan it anew",
+        )
 
 
 def _make_empty(path: str) -> None:

@@ -261,6 +261,7 @@ class _Migration:
     # ---- until the guest is on the new storage ----
 
     def _move(self, disks: Sequence[DiskPlan]) -> None:
+        self._check_sources(disks, is_new=self._job.is_new())
         with self._spending("prepare"):
             if self._mirror is None:
                 self._drop_tops(disks)
@@ -271,14 +272,37 @@ class _Migration:
                 self._store.make_skeleton(disk.layers[0])
         with self._spending("mirror"):
             self._start_mirror(disks)
+            self._check_on_overlays(disks)
         with self._spending("copy"):
             for disk in disks:
-                self._store.fill(disk.layers[0])
+                for layer in reversed(disk.layers):
+                    self._store.renew(layer)
         with self._spending("cut-over"):
             assert self._mirror is not None
             self._mirror.wait_ready(self._timeout)
             pause = self._mirror.pivot(pause_budget=self._plan.pause_budget, timeout=self._timeout)
             self._job.save(phase="collapse", pause=pause)
+
+    def _check_sources(self, disks: Sequence[DiskPlan], *, is_new: bool = False) -> None:
+        """That the layers are the very files that were planned.
+
+        When the plan is new, nobody may have written to those below the tops, either.
+        """
+        for disk in disks:
+            for layer in disk.layers:
+                self._store.check_source(layer, is_frozen=is_new and layer is not disk.layers[0])
+
+    def _check_on_overlays(self, disks: Sequence[DiskPlan]) -> None:
+        """That what is frozen now, below the overlays, is what was planned."""
+        for disk in disks:
+            side = self._side(disk)
+            if side != "overlay":
+                raise _core._make_error(
+                    "diverged",
+                    f"the backing chain of disk '{disk.target}' was changed while the migration "
+                    f"ran (it is at '{side}')",
+                )
+        self._check_sources(disks)
 
     def _drop_tops(self, disks: Sequence[DiskPlan]) -> None:
         """Remove what an earlier run has made of the tops: the guest has written since."""

@@ -28,10 +28,11 @@ class LayerPlan:
     """One image of a backing chain, and where its copy is to be.
 
     ``source`` is the file, with its ``format``, ``virtual_size`` and ``size`` in
-    bytes, and the ``allocated`` ones of these; ``dev``, ``ino`` and ``mtime_ns``
-    tell whether it is still the same later on. ``destination`` is the path of the
-    copy, and ``backing_name`` (of ``backing_format``) what its header is to name
-    as its backing file; with ``rebase`` the source's header names it otherwise.
+    bytes, and the ``allocated`` ones of these; ``dev``, ``ino``, ``born`` and ``mtime_ns``
+    (ns since 1970, 0: not known) tell whether it is still the same later on.
+    ``destination`` is the path of the copy, and ``backing_name`` (of ``backing_format``)
+    what its header is to name as its backing file; with ``rebase`` the source's header
+    names it otherwise.
     ``there``: a file of that name exists, and is used if it is the same.
     """
 
@@ -42,6 +43,7 @@ class LayerPlan:
     allocated: int
     dev: int
     ino: int
+    born: int
     mtime_ns: int
     destination: str
     backing_name: str | None
@@ -212,7 +214,8 @@ def _layer_plan(layer: dict[str, Any]) -> LayerPlan:
         allocated=layer["size"] if layer["ino"] == 0 else status.st_blocks * _BLOCK,
         dev=layer["dev"],
         ino=layer["ino"],
-        mtime_ns=status.st_mtime_ns,
+        born=layer["born"],
+        mtime_ns=0 if layer["ino"] == 0 else status.st_mtime_ns,
         destination=layer["destination"],
         backing_name=name,
         backing_format=layer["backing_format"],

@@ -11,6 +11,7 @@ LAYER = virmirror.LayerPlan(
     allocated=1 << 19,
     dev=2049,
     ino=17,
+    born=1,
     mtime_ns=1,
     destination="/path2/old.qcow2",
     backing_name=None,

@@ -86,7 +86,7 @@ def test_process_killed_leaves_no_image_and_the_mark(source, destination):
     with start(source, destination, f"bandwidth={SLOW}") as process:
         wait_until_begun(process, destination)
         process.kill()
-    assert os.getxattr(destination, ATTRIBUTE) == b"1 incomplete"
+    assert os.getxattr(destination, ATTRIBUTE) == b"2 incomplete"
     assert_is_no_image(destination)
     report = virmirror.copy(source, destination, overwrite=True)
     assert report.copied > 0
@@ -230,7 +230,7 @@ def test_fault_of_the_storage_is_told_and_leaves_no_image(source, destination, f
     last = run_with_fault(source, destination, *faults)
     assert "Error: " in last and told in last
     if "lock" not in told:
-        assert os.getxattr(destination, ATTRIBUTE) == b"1 incomplete"
+        assert os.getxattr(destination, ATTRIBUTE) == b"2 incomplete"
     assert subprocess.run(
         ["qemu-img", "info", "-f", "qcow2", destination], capture_output=True, check=False
     ).returncode

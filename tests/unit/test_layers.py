@@ -76,6 +76,7 @@ def layer(tmp_path):
         destination=str(tmp_path / "copy"),
         dev=status.st_dev,
         ino=status.st_ino,
+        born=0,
         size=status.st_size,
         backing_name="base",
         backing_format="raw",
