@@ -360,7 +360,8 @@ PyDoc_STRVAR(
     "For programs that have no event loop of their own; with one, waits end at\n"
     "once instead of at the next poll. Call it before the first connection is\n"
     "opened; calling it again does nothing. Importing virmirror does not do it.\n"
-    "Raises MirrorError, StorageError. Calls virEventRegisterDefaultImpl and\n"
+    "Raises StateError in a forked child of the process that has called it, whose\n"
+    "loop it is; MirrorError, StorageError. Calls virEventRegisterDefaultImpl and\n"
     "virEventRunDefaultImpl.");
 
 static PyObject *

@@ -4,12 +4,14 @@
 
 #include <libvirt/libvirt.h>
 #include <pthread.h>
+#include <unistd.h>
 
 #include "error.h"
 #include "worker.h"
 
 static pthread_mutex_t evloop_mutex = PTHREAD_MUTEX_INITIALIZER;
 static gboolean evloop_running; /* guarded by evloop_mutex */
+static gint evloop_pid;         /* atomic: of the process that it turns in */
 
 #define TICK (3600 * 1000) /* ms */
 
@@ -43,11 +45,27 @@ evloop_start_thread(GError **error)
     return TRUE;
 }
 
+/* A forked child has neither the thread nor a loop of its own: libvirt's has the
+ * parent's connections in it, whose data the child must not take away. */
+static gboolean
+is_of_parent(void)
+{
+    gint pid = g_atomic_int_get(&evloop_pid);
+
+    return pid != 0 && pid != getpid();
+}
+
 gboolean
 vmr_evloop_start(GError **error)
 {
     gboolean ok = TRUE;
 
+    if (is_of_parent()) {
+        g_set_error(error, VMR_ERROR, VMR_ERROR_INVALID_STATE,
+                    "the event loop is that of the process which has forked this one: "
+                    "fork before it is started, or start a new program");
+        return FALSE;
+    }
     /* the one mutex that is held over libvirt calls: they only set up tables
      * of this process, and nothing else takes it */
     pthread_mutex_lock(&evloop_mutex);
@@ -57,6 +75,7 @@ vmr_evloop_start(GError **error)
             vmr_error_set_from_libvirt(error);
             ok = FALSE;
         } else {
+            g_atomic_int_set(&evloop_pid, getpid());
             ok = evloop_start_thread(error);
         }
         evloop_running = ok;

@@ -13,7 +13,7 @@ G_BEGIN_DECLS
 /* Register libvirt's default event loop and run it in a thread
  * (virEventRegisterDefaultImpl, virEventRunDefaultImpl); to be called before
  * the first connection is opened. Calling it again does nothing.
- * Errors: VIRT, IO. */
+ * Errors: VIRT, IO, INVALID_STATE (in a forked child of who has started it). */
 gboolean vmr_evloop_start(GError **error);
 
 G_END_DECLS

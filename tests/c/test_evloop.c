@@ -3,6 +3,7 @@
 #include <libvirt/libvirt.h>
 #include <signal.h>
 #include <sys/eventfd.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "error.h"
@@ -86,6 +87,28 @@ test_thread_takes_no_signals(void)
     sigaction(SIGUSR1, &before, NULL);
 }
 
+static void
+test_start_in_forked_child_is_refused(void)
+{
+    pid_t pid;
+    int status;
+
+    g_assert_true(vmr_evloop_start(NULL));
+    pid = fork();
+    if (pid == 0) {
+        g_autoptr(GError) error = NULL;
+
+        _exit(!vmr_evloop_start(&error) &&
+                      g_error_matches(error, VMR_ERROR,
+                                      VMR_ERROR_INVALID_STATE)
+                  ? 17
+                  : 1);
+    }
+    g_assert_cmpint(waitpid(pid, &status, 0), ==, pid);
+    g_assert_true(WIFEXITED(status));
+    g_assert_cmpint(WEXITSTATUS(status), ==, 17);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -93,6 +116,8 @@ main(int argc, char **argv)
     g_test_add_func("/evloop/start_twice_turns", test_start_twice_turns);
     g_test_add_func("/evloop/events_of_libvirt_arrive",
                     test_events_of_libvirt_arrive);
+    g_test_add_func("/evloop/start_in_forked_child_is_refused",
+                    test_start_in_forked_child_is_refused);
     g_test_add_func("/evloop/thread_takes_no_signals",
                     test_thread_takes_no_signals);
     return g_test_run();
