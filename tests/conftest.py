@@ -22,7 +22,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 @pytest.fixture(scope="session", autouse=True)
 def guards_of_our_own(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Domains of tests have the same UUIDs in all test runs on this machine."""
-    os.environ["VIRMIRROR_RUNTIME_DIR"] = str(tmp_path_factory.mktemp("run", numbered=True))
+    os.environ["VIRMIRROR_LOCK_PREFIX"] = str(os.getpid())
     os.environ["VIRMIRROR_STATE_DIR"] = str(tmp_path_factory.mktemp("state", numbered=True))
 
 

@@ -6,6 +6,7 @@
 #include "copy_type.h"
 #include "errors.h"
 #include "functions.h"
+#include "hold.h"
 #include "marks.h"
 #include "moving.h"
 #include "recovery.h"
@@ -49,6 +50,7 @@ module_exec(PyObject *module)
         PyModule_AddFunctions(module, marks_table) < 0 ||
         PyModule_AddFunctions(module, moving_table) < 0 ||
         PyModule_AddFunctions(module, sides_table) < 0 ||
+        PyModule_AddFunctions(module, hold_table) < 0 ||
         PyModule_AddFunctions(module, recovery_table) < 0)
         return -1;
     for (gsize i = 0; i < G_N_ELEMENTS(constants); i++) {

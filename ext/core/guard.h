@@ -2,35 +2,39 @@
 #pragma once
 
 /*
- * guard: one process at a time changes the mirrored snapshot of a domain.
+ * guard: one at a time changes the mirrored snapshot of a domain, on this host.
  *
- * It is a file, locked with flock(), in a folder that only its user may write
- * to: $VIRMIRROR_RUNTIME_DIR if set; /run/virmirror for root; else virmirror in
- * $XDG_RUNTIME_DIR, or /tmp/virmirror-UID. So it holds between the processes of
- * one user on one host. A process that dies loses it.
+ * The lock is the abstract Unix socket with the domain's UUID in its name. So it is the
+ * same for all users and all processes (of a network namespace), cannot be left behind,
+ * and the kernel tells whose it is. Any thread may call these.
  */
 
 #include <glib.h>
+#include <sys/types.h>
 
 G_BEGIN_DECLS
 
 typedef struct VmrGuard VmrGuard;
 
-/* Take the guard of the domain with UUID @uuid, without waiting. Any thread;
- * threads of one process exclude each other, too. Errors: BUSY (says who has
- * it), INVALID_SPEC for what is no UUID, IO. */
+/* Take the guard of the domain with UUID @uuid for one change, without waiting.
+ * Threads of one process exclude each other, too; but the thread that holds the guard
+ * for a job (vmr_guard_hold()) may take it for each step of that.
+ * Errors: BUSY (says which process has it), INVALID_SPEC for what is no UUID, IO. */
 VmrGuard *vmr_guard_take(const char *uuid, GError **error);
 
-/* The same, in the folder @folder, which is made if it is missing. */
-VmrGuard *vmr_guard_take_in(const char *folder, const char *uuid,
-                            GError **error);
+/* The same for a job of many steps, all in the calling thread. */
+VmrGuard *vmr_guard_hold(const char *uuid, GError **error);
+
+/* Whether @guard still keeps others out: in a forked child the parent's do not. */
+gboolean vmr_guard_is_held(const VmrGuard *guard);
 
 /* Give the guard back; NULL is fine. */
 void vmr_guard_release(VmrGuard *guard);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(VmrGuard, vmr_guard_release)
 
-/* Where the guards are; owned. */
-char *vmr_guard_dup_folder(void);
+/* The process that has the guard of the domain: its pid, 0 if there is none, -1 if it
+ * cannot be told which one it is. */
+pid_t vmr_guard_find_holder(const char *uuid);
 
 G_END_DECLS

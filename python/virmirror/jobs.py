@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import os
 import pathlib
 import re
@@ -110,49 +109,56 @@ class Job:
     #: What is on disk, or is to be.
     state: State
 
-    def __init__(self, path: pathlib.Path, lock: int, state: State) -> None:
+    def __init__(self, path: pathlib.Path, hold: Any, state: State) -> None:
         self._path = path
-        self._lock = lock
+        self._hold = hold
         self.state = state
 
     @classmethod
     def open(cls, plan: Plan) -> Job:
         """Take the job of ``plan``, which is made if there is none yet.
 
-        Raises BusyError if a process is at a migration of the domain, JournalError
-        for a record that cannot be understood, StorageError.
+        Raises BusyError, with its pid, if a process is at work on the domain on this
+        host, whoever's it is and wherever it keeps its records; JournalError for a
+        record that cannot be understood, StorageError.
         """
-        with _storage_errors():
-            home = _home(plan.uuid)
-            for made in (home.parent, home):
-                if not made.exists():
-                    made.mkdir(mode=0o700, parents=True, exist_ok=True)
-                    sync_folder(made.parent)
-                _check_owned(made)
-            lock = _take(home / "lock", plan.domain)
-            try:
-                _drop_old(home)
-                path = home / f"{_identifier(plan.id)}.json"
+        path = _home(plan.uuid) / f"{_identifier(plan.id)}.json"
+        hold = _core._hold(plan.uuid)
+        try:
+            with _storage_errors():
+                for made in (path.parent.parent, path.parent):
+                    if not made.exists():
+                        made.mkdir(mode=0o700, parents=True, exist_ok=True)
+                        sync_folder(made.parent)
+                    _check_owned(made)
+                _drop_old(path.parent)
                 state = _load(path) if path.exists() else _new_state(plan)
-                if state.plan != plan.to_json():
-                    raise _core._make_error("journal", f"'{path}' is the record of another plan")
-            except BaseException:
-                os.close(lock)
-                raise
-        return cls(path, lock, state)
+            if state.plan != plan.to_json():
+                raise _core._make_error("journal", f"'{path}' is the record of another plan")
+        except BaseException:
+            _core._release(hold)
+            raise
+        return cls(path, hold, state)
 
     def close(self) -> None:
         """Let others at it."""
-        if self._lock >= 0:
-            os.close(self._lock)
-        self._lock = -1
+        _core._release(self._hold)
+
+    def check_held(self) -> None:
+        """Raise BusyError in a forked child: the job is its parent's."""
+        if not _core._is_held(self._hold):
+            raise _core._make_error(
+                "busy", "the migration is the parent's: a forked child cannot go on with it"
+            )
 
     def note(self, **changes: Any) -> None:
         """Change these members, which the next `save` will write."""
         self.state = dataclasses.replace(self.state, **changes)
 
     def save(self, **changes: Any) -> None:
-        """Change these members, and write all of it to disk. Raises StorageError."""
+        """Change these members, and write all of it to disk. Raises StorageError,
+        BusyError (in a forked child)."""
+        self.check_held()
         state = dataclasses.replace(self.state, **changes)
         with _storage_errors():
             _store(self._path, values.to_json(state))
@@ -249,19 +255,6 @@ def _check_owned(home: pathlib.Path) -> None:
     status = home.stat()
     if status.st_uid != os.geteuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise _core._make_error("io", f"others can write to '{home}', which is to keep records")
-
-
-def _take(path: pathlib.Path, domain: str) -> int:
-    """A descriptor that holds the lock of a domain's migrations."""
-    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(lock)
-        raise _core._make_error(
-            "busy", f"another process is at a migration of domain '{domain}'"
-        ) from error
-    return lock
 
 
 def _load(path: pathlib.Path) -> State:

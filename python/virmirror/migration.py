@@ -225,6 +225,7 @@ class _Migration:
                     wish, Refusal("diverged", f"'{step.value}' had no effect"), found
                 )
             before = (step, found.situation)
+            self._job.check_held()
             self._take(step, found)
 
     def _look(self) -> Found:
@@ -332,7 +333,7 @@ class _Migration:
     def _adopt(self, found: Found) -> None:
         """Take over the mirrors that an earlier run has left running."""
         self._note_tops_of(found)
-        recovery.recover(self._dom)  # a guest that we had suspended goes on
+        recovery.recover_held(self._dom, "resume")  # a guest that we had suspended goes on
         self._mirror = _core.adopt(self._dom, self._plan.name)
 
     def _note_tops_of(self, found: Found) -> None:
@@ -349,7 +350,7 @@ class _Migration:
                 mirror.abort()
                 return
             mirror.detach()
-        done = recovery.recover(self._dom, how)
+        done = recovery.recover_held(self._dom, how)
         if done.verdict != "nothing":
             assert found.inspection is not None
             raise _core._make_error("diverged", "; ".join((found.inspection.advice, *done.left)))
@@ -361,6 +362,7 @@ class _Migration:
     def _give_up(self, error: BaseException) -> None:
         """Undo all of it after ``error``, to which the outcome is added."""
         try:
+            self._job.check_held()
             found = self._look()
             if not self._job.is_new() and found.situation.sides <= MOVED:
                 error.add_note("the guest is on the new storage: run the plan again to finish")

@@ -183,12 +183,16 @@ def _check_options(collapse: str, pace: str, bandwidth: int, pause_budget: float
 
 
 def _check_unfinished(dom: Any) -> None:
+    pid = _core._find_holder(jobs.libvirt_domain(dom).UUIDString())
+    if pid is not None:
+        who = f"process {pid}" if pid else "another process"
+        raise _core._make_error("busy", f"{who} is at work on the disks of this domain")
     unfinished = jobs.unfinished(dom)
     if unfinished is not None:
         raise _core._make_error(
             "busy",
-            f"a migration of domain '{unfinished.domain}' is unfinished: run it again, or "
-            "undo it, as virmirror.unfinished(dom) finds it",
+            f"a migration of domain '{unfinished.domain}' is unfinished: run it again, undo "
+            "it, or forget it, as virmirror.unfinished(dom) finds it",
         )
 
 

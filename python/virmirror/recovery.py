@@ -12,6 +12,7 @@ import json
 from typing import Any, Literal, TypeAlias
 
 from . import _core
+from .jobs import libvirt_domain
 
 __all__ = ["DiskInspection", "Inspection", "Recovery", "inspect", "recover"]
 
@@ -71,7 +72,9 @@ class Inspection:
     ``paused``: somebody asked for that, and ``paused_by_us``: it was
     virmirror. ``snapshot`` and ``meant`` (the state in the journal) are None
     where there is no mirrored snapshot. ``hidden`` are the targets of the disks whose
-    top layer QEMU commits while libvirt does not show that.
+    top layer QEMU commits while libvirt does not show that. ``running_pid`` is the process
+    on this host that is at work on the domain now, 0 where it cannot be told which one, None
+    if there is none.
     """
 
     verdict: Verdict
@@ -84,6 +87,7 @@ class Inspection:
     meant: str | None
     disks: tuple[DiskInspection, ...]
     hidden: tuple[str, ...]
+    running_pid: int | None
 
     def to_json(self) -> str:
         """The same as a JSON object."""
@@ -121,9 +125,20 @@ def inspect(dom: Any, *, timeout: float | None = 60.0) -> Inspection:
     open which file QEMU uses, virDomainQemuMonitorCommand ("info block"), after
     which libvirt calls the domain tainted.
     """
+    pid = _core._find_holder(libvirt_domain(dom).UUIDString())
+    found = inspect_held(dom, timeout)
+    if pid is None:
+        return found
+    process = f"process {pid}" if pid else "another process"
+    advice = f"{process} is at work on it: wait for it to end"
+    return dataclasses.replace(found, running_pid=pid, advice=advice)
+
+
+def inspect_held(dom: Any, timeout: float | None = 60.0) -> Inspection:
+    """The same for who holds the domain, and is at work on it."""
     found = _core._inspect(dom, timeout)
     disks = tuple(DiskInspection(**disk) for disk in found.pop("disks"))
-    return Inspection(disks=disks, **found)
+    return Inspection(disks=disks, running_pid=None, **found)
 
 
 def recover(
@@ -144,7 +159,17 @@ def recover(
     ever started, no live disk taken away. It can be run again at any time.
 
     ``dom`` is a libvirt.virDomain, running or not; ``timeout`` in seconds, or
-    None. Raises what `MirrorSnapshot.pivot` and `MirrorSnapshot.abort` raise,
-    SpecError for another policy.
+    None. Raises BusyError, with its pid, where a process is at work on the domain;
+    what `MirrorSnapshot.pivot` and `MirrorSnapshot.abort` raise, and SpecError for
+    another policy.
     """
+    hold = _core._hold(libvirt_domain(dom).UUIDString())
+    try:
+        return recover_held(dom, policy, timeout)
+    finally:
+        _core._release(hold)
+
+
+def recover_held(dom: Any, policy: str, timeout: float | None = 300.0) -> Recovery:
+    """The same for who holds the domain already."""
     return Recovery(**_core._recover(dom, policy, timeout))

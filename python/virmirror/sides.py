@@ -94,7 +94,7 @@ def _inspect(dom: Any) -> recovery.Inspection | None:
     """What `inspect` says when it says the same for a while; None: the domain is gone."""
     for _ in range(_BAD_LOOKS):
         try:
-            found = recovery.inspect(dom)
+            found = recovery.inspect_held(dom)
         except MirrorError as error:
             if is_gone(error):
                 return None

@@ -197,7 +197,7 @@ def main():
     options = parser.parse_args()
     build_engine()
     # who is at work on a domain is noted there
-    os.environ["VIRMIRROR_RUNTIME_DIR"] = str(ROOT / "build" / "leak" / "run")
+    os.environ["VIRMIRROR_LOCK_PREFIX"] = str(os.getpid())
     if run_engine(CANARY_CYCLES, "leak"):
         print("the canary's leak was not found")
         return 1

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The record of a migration: kept whole, of one process, and read as hostile."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -60,7 +61,7 @@ def test_job_that_is_open_is_busy_for_another_process(path):
     result = subprocess.run(
         [sys.executable, "-c", code], input=PLAN.to_json(), capture_output=True, text=True
     )
-    assert "another process is at a migration of domain 'web1'" in result.stdout, result.stderr
+    assert f"process {os.getpid()} is at work" in result.stdout, result.stderr
     job.close()
     jobs.Job.open(PLAN).close()
 
@@ -174,3 +175,55 @@ def test_file_is_owned_only_by_its_inode(path, tmp_path):
     file.unlink()
     assert not job.owns(str(file))
     job.close()
+
+
+def test_job_in_another_state_folder_is_busy_too(path, tmp_path, monkeypatch):
+    with contextlib.closing(jobs.Job.open(PLAN)):
+        monkeypatch.setenv("VIRMIRROR_STATE_DIR", str(tmp_path / "other"))
+        with pytest.raises(virmirror.BusyError, match=f"process {os.getpid()} is at work"):
+            jobs.Job.open(PLAN)
+
+
+def test_child_of_the_holder_has_no_job(path):
+    with contextlib.closing(jobs.Job.open(PLAN)) as job:
+        before = path.read_bytes()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                job.save(phase="clean")
+            except virmirror.BusyError:
+                os._exit(17)
+            os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 17
+        assert path.read_bytes() == before
+        job.save(phase="copy")
+
+
+def test_lock_goes_with_the_close_though_a_child_lives(path):
+    job = jobs.Job.open(PLAN)
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(writing)
+        os.read(reading, 1)  # until the parent has ended, or closes it
+        os._exit(0)
+    job.close()
+    jobs.Job.open(PLAN).close()
+    os.close(writing)
+    os.waitpid(pid, 0)
+    os.close(reading)
+
+
+def test_domain_that_is_held_is_told_with_the_pid(dom, state):
+    plan = dataclasses.replace(PLAN, uuid=dom.UUIDString())
+    assert virmirror.inspect(dom).running_pid is None
+    with contextlib.closing(jobs.Job.open(plan)):
+        found = virmirror.inspect(dom)
+        assert found.running_pid == os.getpid()
+        assert f"process {os.getpid()} is at work" in found.advice
+        with pytest.raises(virmirror.BusyError, match=f"process {os.getpid()} is at work"):
+            virmirror.recover(dom)
+        with pytest.raises(virmirror.BusyError, match=f"process {os.getpid()} is at work"):
+            virmirror.plan(dom, {"vda": "/"})
+    assert virmirror.inspect(dom).running_pid is None
+    virmirror.recover(dom)

@@ -23,8 +23,11 @@ def _inspect(dom: libvirt.virDomain, args: argparse.Namespace) -> None:
         print(found.to_json())
         return
     print(f"{'Verdict:':<11}{found.verdict}: {found.advice}")
-    if virmirror.unfinished(dom) is not None:
-        print(f"{'Migration:':<11}unfinished: go on with 'virmirror migrate --resume', or --undo")
+    if found.running_pid is not None:
+        print(f"{'Process:':<11}{found.running_pid or 'unknown'}")
+    elif virmirror.unfinished(dom) is not None:
+        ways = "'virmirror migrate' with --resume, --undo or --forget"
+        print(f"{'Migration:':<11}unfinished: {ways}")
     if found.snapshot is None:
         return
     print(f"{'Snapshot:':<11}{found.snapshot}, {found.meant} in the journal")
