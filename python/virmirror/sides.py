@@ -73,7 +73,8 @@ def look(plan: Plan, phase: Phase | None, dom: Any) -> Found:
     sides = {disk.target: side_of(disk, chains.get(disk.target)) for disk in plan.disks}
     # a commit that libvirt does not show may go on without one: collapsing finishes it
     snapshot = "none" if inspection.snapshot is None else _SNAPSHOTS[inspection.verdict]
-    if snapshot != "none" and (phase is None or inspection.snapshot != plan.name):
+    # a commit that libvirt does not show may go on without any mirrored snapshot
+    if inspection.snapshot is not None and (phase is None or inspection.snapshot != plan.name):
         snapshot = "foreign"
     situation = Situation(
         phase,
