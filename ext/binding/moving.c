@@ -63,6 +63,12 @@ convert_disk(const void *item)
                          list_of(disk->layers, convert_layer));
 }
 
+static PyObject *
+convert_note(const void *item)
+{
+    return convert_text(item);
+}
+
 /* [(disk, folder), ...] as {disk, folder, ..., NULL}; NULL: exception. */
 static char **
 pairs_from_python(PyObject *pairs)
@@ -88,42 +94,48 @@ pairs_from_python(PyObject *pairs)
 
 PyDoc_STRVAR(
     moving_plan_doc,
-    "_plan_move($module, /, dom, disks, snapshot, timeout=None)\n"
+    "_plan_move($module, /, dom, disks, snapshot, overlay_folder=None,\n"
+    "           timeout=None)\n"
     "--\n\n"
-    "What virmirror.plan makes its Plan of: a dict, with the disks and layers.\n"
+    "What virmirror.plan makes its Plan of: a dict, with disks, layers and notes.\n"
     "\n"
-    "*dom* and *timeout* as there; *disks*: a list of (disk, folder); *snapshot*:\n"
-    "the name. Raises what virmirror.plan does. Calls virDomainGetXMLDesc,\n"
+    "*dom*, *overlay_folder* and *timeout* as there; *disks*: a list of (disk,\n"
+    "folder); *snapshot*: the name. Raises what virmirror.plan does. Calls virDomainGetXMLDesc,\n"
     "virDomainGetMetadata and virDomainListAllSnapshots.");
 
 static PyObject *
 moving_plan(PyObject *module, PyObject *args, PyObject *keywords)
 {
-    static char *names[] = {"dom", "disks", "snapshot", "timeout", NULL};
+    static char *names[] = {"dom",     "disks", "snapshot", "overlay_folder",
+                            "timeout", NULL};
     const ModuleState *state = module_get_state(module);
     g_auto(DomainArg) dom = {.state = state};
     g_auto(GStrv) pairs = NULL;
+    g_autofree char *overlay_folder = NULL;
     g_autoptr(VmrMovePlan) plan = NULL;
-    const char *snapshot;
+    VmrMoveOptions options = {0};
     double timeout = -1;
     PyObject *disks;
     Call call;
 
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "O&Os|O&:_plan_move",
-                                     names, arg_domain, &dom, &disks, &snapshot,
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "O&Os|O&O&:_plan_move", names, arg_domain,
+                                     &dom, &disks, &options.snapshot,
+                                     arg_path_or_none, &overlay_folder,
                                      arg_timeout, &timeout))
         return NULL;
+    options.overlay_folder = overlay_folder;
     pairs = pairs_from_python(disks);
     if (!pairs)
         return NULL;
     call_enter(&call, state, timeout);
-    plan = vmr_move_plan(dom.domain, (const char *const *)pairs, snapshot,
+    plan = vmr_move_plan(dom.domain, (const char *const *)pairs, &options,
                          &call.wait, &call.error);
     if (call_leave(&call) < 0)
         return NULL;
-    return Py_BuildValue("{sssssN}", "domain", plan->domain, "uuid",
+    return Py_BuildValue("{sssssNsN}", "domain", plan->domain, "uuid",
                          plan->uuid, "disks",
-                         list_of(plan->disks, convert_disk));
+                         list_of(plan->disks, convert_disk), "notes",
+                         list_of(plan->notes, convert_note));
 }
 
 PyDoc_STRVAR(

@@ -21,6 +21,7 @@ typedef struct {
     Plan *plan;
     GPtrArray *frozen; /* of VmrImage: the chain in use */
     VmrDisk *disk;
+    gboolean named;    /* the caller has said where the overlay is to be */
 } DiskPlan;
 
 static void
@@ -111,6 +112,8 @@ check_overlay(DiskPlan *dp)
     g_autoptr(VmrImage) image = NULL;
     g_autofree char *backing = NULL;
 
+    vmr_preflight_lasts_less(dp->plan->flight, dp->disk->target, source->path,
+                             file->path, "overlay", dp->named);
     if (!dp->plan->reuse) {
         vmr_preflight_absent(dp->plan->flight, dp->disk->target, file->path,
                              "overlay");
@@ -202,6 +205,9 @@ check_mirror(DiskPlan *dp)
     g_autoptr(GPtrArray) copies = NULL;
     GError *error = NULL;
 
+    vmr_preflight_lasts_less(dp->plan->flight, dp->disk->target,
+                             dp->disk->source->path, dp->disk->mirror->path,
+                             "mirror", TRUE);
     if (dp->plan->reuse && !check_reused_mirror(dp))
         return;
     if (!dp->plan->reuse)
@@ -255,6 +261,7 @@ plan_disk(Plan *plan, const VmrDiskSpec *spec)
     if (!frozen)
         return;
     dp = (DiskPlan){.plan = plan, .frozen = frozen,
+                    .named = spec->file != NULL,
                     .disk = plan_files(plan, now, spec, frozen)};
     g_ptr_array_add(plan->mirror->record->disks, dp.disk);
     check_overlay(&dp);

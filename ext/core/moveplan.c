@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <libvirt/virterror.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/xattr.h>
@@ -29,6 +30,7 @@ typedef struct {
 typedef struct {
     VmrPreflight *flight;
     VmrMovePlan *plan;
+    const VmrMoveOptions *options;
     GHashTable *places; /* path of a copy -> the layer that is to go there */
     GArray *space;      /* of Space */
 } Planner;
@@ -53,6 +55,7 @@ vmr_move_plan_free(VmrMovePlan *plan)
     g_free(plan->domain);
     g_free(plan->uuid);
     g_ptr_array_unref(plan->disks);
+    g_ptr_array_unref(plan->notes);
     g_free(plan);
 }
 
@@ -65,6 +68,7 @@ move_plan_new(const VmrDomXml *live)
     plan->uuid = g_strdup(live->uuid);
     plan->disks =
         g_ptr_array_new_with_free_func((GDestroyNotify)move_disk_free);
+    plan->notes = g_ptr_array_new_with_free_func(g_free);
     return plan;
 }
 
@@ -176,7 +180,10 @@ check_layer(Planner *planner, const VmrMoveDisk *disk, guint i)
     struct stat st;
     gboolean known;
 
+    g_autofree char *folder = g_path_get_dirname(layer->path);
+
     claim_place(planner, disk->target, layer, &known);
+    vmr_preflight_writable(planner->flight, disk->target, folder);
     vmr_preflight_unused(planner->flight, disk->target, layer->path);
     if (known)
         return;
@@ -195,6 +202,25 @@ check_layer(Planner *planner, const VmrMoveDisk *disk, guint i)
         need_space(planner, disk->folder,
                    S_ISBLK(st.st_mode) ? layer->source->file_size
                                        : (guint64)st.st_blocks * STAT_BLOCK);
+}
+
+/* Where @path, of a new top on @source, is to be made. */
+static void
+check_where(Planner *planner, const char *target, const VmrImage *source,
+            const char *path, const char *role, gboolean named)
+{
+    g_autofree char *folder = g_path_get_dirname(path);
+
+    /* no name of a file; that is told of by itself */
+    if (strchr(planner->options->snapshot, '/'))
+        return;
+    vmr_preflight_writable(planner->flight, target, folder);
+    if (vmr_preflight_lasts_less(planner->flight, target, source->path, path,
+                                 role, named))
+        g_ptr_array_add(planner->plan->notes,
+                        g_strdup_printf("disk '%s': its %s '%s' is in memory, "
+                                        "and gone with the host's power",
+                                        target, role, path));
 }
 
 /* A new top: must not be there, nor be the place of anything else. */
@@ -217,30 +243,40 @@ check_new(Planner *planner, const VmrMoveDisk *disk, const char *path,
                             "another name for the migration", role, path);
 }
 
+static char *
+choose_overlay(const VmrMoveOptions *options, const VmrImage *source)
+{
+    g_autofree char *beside =
+        vmr_snapspec_overlay_path(source->path, options->snapshot);
+    g_autofree char *name = g_path_get_basename(beside);
+
+    return options->overlay_folder
+               ? g_build_filename(options->overlay_folder, name, NULL)
+               : g_steal_pointer(&beside);
+}
+
 /* Takes @layers. */
 static VmrMoveDisk *
-move_disk_new(const char *target, const char *folder, const char *snapshot,
+move_disk_new(const char *target, const char *folder, const char *overlay,
               GPtrArray *sources, GPtrArray *layers)
 {
     VmrMoveDisk *disk = g_new0(VmrMoveDisk, 1);
-    const VmrImage *top = g_ptr_array_index(sources, 0);
-    g_autofree char *name = NULL;
+    g_autofree char *name = g_path_get_basename(overlay);
 
     disk->target = g_strdup(target);
     disk->folder = g_strdup(folder);
     disk->sources = g_ptr_array_ref(sources);
-    disk->overlay = vmr_snapspec_overlay_path(top->path, snapshot);
-    name = g_path_get_basename(disk->overlay);
+    disk->overlay = g_strdup(overlay);
     disk->mirror = g_build_filename(folder, name, NULL);
     disk->layers = layers;
     return disk;
 }
 
 static void
-plan_disk(Planner *planner, const char *name, const char *folder,
-          const char *snapshot)
+plan_disk(Planner *planner, const char *name, const char *folder)
 {
     g_autoptr(GPtrArray) sources = NULL;
+    g_autofree char *overlay = NULL;
     const VmrDomDisk *now =
         vmr_preflight_disk(planner->flight, name, &sources);
     VmrMoveDisk *disk;
@@ -249,13 +285,18 @@ plan_disk(Planner *planner, const char *name, const char *folder,
 
     if (!sources)
         return;
+    overlay = choose_overlay(planner->options, g_ptr_array_index(sources, 0));
+    check_where(planner, now->target, g_ptr_array_index(sources, 0), overlay,
+                "overlay", planner->options->overlay_folder != NULL);
     layers = vmr_chain_plan(planner->flight->live, sources, folder, &error);
     if (!layers) {
         vmr_preflight_found_error(planner->flight, now->target, error);
         return;
     }
-    disk = move_disk_new(now->target, folder, snapshot, sources, layers);
+    disk = move_disk_new(now->target, folder, overlay, sources, layers);
     g_ptr_array_add(planner->plan->disks, disk);
+    check_where(planner, disk->target, g_ptr_array_index(sources, 0),
+                disk->mirror, "mirror", TRUE);
     for (guint i = 0; i < layers->len; i++)
         check_layer(planner, disk, i);
     need_space(planner, disk->folder, OVERLAY_BYTES);
@@ -263,9 +304,10 @@ plan_disk(Planner *planner, const char *name, const char *folder,
 
 /* What can be said of the snapshot by itself: names, and nothing twice. */
 static void
-review_snapshot(Planner *planner, const char *snapshot)
+review_snapshot(Planner *planner)
 {
-    g_autoptr(VmrSnapSpec) spec = vmr_snapspec_new(snapshot, NULL);
+    g_autoptr(VmrSnapSpec) spec =
+        vmr_snapspec_new(planner->options->snapshot, NULL);
 
     for (guint i = 0; i < planner->plan->disks->len; i++) {
         const VmrMoveDisk *disk = g_ptr_array_index(planner->plan->disks, i);
@@ -284,15 +326,18 @@ review_snapshot(Planner *planner, const char *snapshot)
 
 VmrMovePlan *
 vmr_move_plan(const VmrDomain *dom, const char *const *disks,
-              const char *snapshot, const VmrWait *wait, GError **error)
+              const VmrMoveOptions *options, const VmrWait *wait,
+              GError **error)
 {
     g_autoptr(VmrPreflight) flight = vmr_preflight_open(dom, wait, error);
     g_autoptr(VmrMovePlan) plan = NULL;
     g_autoptr(GHashTable) places = g_hash_table_new(g_str_hash, g_str_equal);
     g_autoptr(GArray) space = g_array_new(FALSE, FALSE, sizeof(Space));
-    Planner planner = {.flight = flight, .places = places, .space = space};
+    Planner planner = {.flight = flight, .options = options,
+                       .places = places, .space = space};
 
-    if (!flight || !vmr_preflight_check_domain(flight, snapshot, wait, error))
+    if (!flight ||
+        !vmr_preflight_check_domain(flight, options->snapshot, wait, error))
         return NULL;
     plan = move_plan_new(flight->live);
     planner.plan = plan;
@@ -300,8 +345,8 @@ vmr_move_plan(const VmrDomain *dom, const char *const *disks,
         vmr_preflight_found(flight, NULL, VMR_ERROR_INVALID_SPEC,
                             VIR_ERR_INVALID_ARG, "no disk is given");
     for (guint i = 0; disks[i]; i += 2)
-        plan_disk(&planner, disks[i], disks[i + 1], snapshot);
-    review_snapshot(&planner, snapshot);
+        plan_disk(&planner, disks[i], disks[i + 1]);
+    review_snapshot(&planner);
     check_space(&planner);
     check_marks(&planner);
     if (!vmr_preflight_report(flight, error)) {

@@ -24,16 +24,23 @@ typedef struct {
     char *domain;     /* name */
     char *uuid;
     GPtrArray *disks; /* of VmrMoveDisk */
+    GPtrArray *notes; /* of char *: what is worth knowing */
 } VmrMovePlan;
 
+/* How disks are to be moved. */
+typedef struct {
+    const char *snapshot;       /* its name */
+    const char *overlay_folder; /* for all overlays; NULL: beside the sources */
+} VmrMoveOptions;
+
 /* Plan to move each disk @disks[2n] of the running @dom (target, or path of its
- * source) into the folder @disks[2n+1], under a snapshot named @snapshot; @disks
+ * source) into the folder @disks[2n+1], as @options say; @disks
  * is NULL-terminated. Everything that is wrong is in one error: the domain, the
- * disks, their chains, the folders, names that are taken, the space.
+ * disks, their definitions and chains, the folders, names that are taken, the space.
  * Errors: INVALID_SPEC, INVALID_STATE, NOT_FOUND, EXISTS, BUSY, NOT_SUPPORTED,
  * IMAGE, IO, JOURNAL, VIRT, TIMEOUT, CANCELLED. */
 VmrMovePlan *vmr_move_plan(const VmrDomain *dom, const char *const *disks,
-                           const char *snapshot, const VmrWait *wait,
+                           const VmrMoveOptions *options, const VmrWait *wait,
                            GError **error);
 
 /* Free @plan; NULL is fine. */

@@ -23,6 +23,8 @@ vmr_preflight_open(const VmrDomain *dom, const VmrWait *wait, GError **error)
 
     flight->dom = dom;
     flight->findings = vmr_findings_new();
+    flight->folders =
+        g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
     flight->live = vmr_live_read(dom, wait, error);
     if (!flight->live ||
         !vmr_live_read_inactive(dom, &flight->inactive, wait, error))
@@ -36,6 +38,7 @@ vmr_preflight_free(VmrPreflight *flight)
     if (!flight)
         return;
     vmr_findings_free(flight->findings);
+    g_clear_pointer(&flight->folders, g_hash_table_unref);
     vmr_domxml_free(flight->live);
     vmr_domxml_free(flight->inactive);
     g_free(flight);
@@ -294,6 +297,8 @@ vmr_preflight_absent(VmrPreflight *flight, const char *target,
                             "(reuse_external) if it was made for this, or "
                             "choose another name",
                             role, path);
+    else
+        vmr_preflight_writable(flight, target, folder);
 }
 
 void

@@ -18,6 +18,7 @@ typedef struct {
     VmrDomXml *inactive;  /* NULL: transient domain */
     VmrFindings *findings;
     VmrErrorCode code;    /* that all findings have, or INVALID_SPEC */
+    GHashTable *folders;  /* of char *: those found fault with */
 } VmrPreflight;
 
 /* Read the definitions of @dom, which must outlive the result.
@@ -56,7 +57,7 @@ const VmrDomDisk *vmr_preflight_disk(VmrPreflight *flight, const char *name,
                                      GPtrArray **frozen);
 
 /* @path is to be created for the disk @target as its @role: it must not be
- * there, and its folder must. */
+ * there, and its folder must, and be such that files can be made in it. */
 void vmr_preflight_absent(VmrPreflight *flight, const char *target,
                           const char *path, const char *role);
 
@@ -64,6 +65,18 @@ void vmr_preflight_absent(VmrPreflight *flight, const char *target,
  * that file, nor what it stands on. */
 void vmr_preflight_unused(VmrPreflight *flight, const char *target,
                           const char *path);
+
+/* Files are to be made in @folder for the disk @target. What is wrong with a folder
+ * is told once. */
+void vmr_preflight_writable(VmrPreflight *flight, const char *target,
+                            const char *folder);
+
+/* @path is to be written for the disk @target, on @source, as its @role: that must
+ * not last less than what it stands for, unless the caller has @named the place;
+ * and nothing lasts among device nodes. TRUE: it does last less. */
+gboolean vmr_preflight_lasts_less(VmrPreflight *flight, const char *target,
+                                  const char *source, const char *path,
+                                  const char *role, gboolean named);
 
 /* Whether two paths are, or would be, the same file. */
 gboolean vmr_preflight_same_place(const char *a, const char *b);

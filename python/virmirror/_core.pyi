@@ -236,7 +236,11 @@ def snapshot_xml(
 ) -> str: ...
 def start_event_loop() -> None: ...
 def _plan_move(
-    dom: _Domain, disks: list[tuple[str, str]], snapshot: str, timeout: float | None = None
+    dom: _Domain,
+    disks: list[tuple[str, str]],
+    snapshot: str,
+    overlay_folder: _Path | None = None,
+    timeout: float | None = None,
 ) -> dict[str, Any]: ...
 def _create_image(
     path: _Path,

@@ -52,6 +52,7 @@ def migrate(
     reflink: bool = True,
     verify: bool = False,
     pause_budget: float | None = 2.0,
+    overlay_folder: str | os.PathLike[str] | None = None,
     on_progress: OnProgress | None = None,
     timeout: float | None = None,
 ) -> Report:
@@ -71,6 +72,7 @@ def migrate(
         reflink=reflink,
         verify=verify,
         pause_budget=pause_budget,
+        overlay_folder=overlay_folder,
     )
     with contextlib.closing(Job.open(planned)) as job:
         return _Migration(planned, job, dom, on_progress, timeout).run()

@@ -119,13 +119,17 @@ def plan(
     reflink: bool = True,
     verify: bool = False,
     pause_budget: float | None = 2.0,
+    overlay_folder: str | os.PathLike[str] | None = None,
     timeout: float | None = 60.0,
 ) -> Plan:
     """Plan to move disks of a running domain into other folders.
 
     ``dom`` is a libvirt.virDomain, ``disks`` says for each disk, by its target
-    ('vda') or the path of its source, the folder that it is to go to; ``name`` is
-    for the snapshot, and for the files that exist meanwhile.
+    ('vda') or the path of its source, the folder that it is to go to, an absolute
+    path; ``name`` is for the snapshot, and for the files that exist meanwhile.
+    ``overlay_folder`` is where the new top layers on the old side are to be: a folder
+    that lasts as long as the disks, for a few minutes of the guest's writes. Without it
+    each is beside the disk's source, which does not do for a block device, in /dev.
 
     ``collapse`` says how the chain, which is one longer after the pivot, gets
     short again: ``"commit"`` the new top down, so that all files keep their names,
@@ -138,17 +142,21 @@ def plan(
 
     Returns the `Plan`. Raises, with everything that was found in one error,
     SpecError, StateError, NotFoundError, ExistsError, BusyError,
-    NotSupportedError (also a folder on a file system without extended attributes),
-    ImageError, StorageError (no space); JournalError, MirrorTimeoutError, MirrorError.
+    NotSupportedError (also a folder on a file system without extended attributes, an
+    overlay that would be in memory, something in a disk's definition that is not known
+    to be harmless), ImageError, StorageError (no space, a folder that cannot be
+    written to); JournalError, MirrorTimeoutError, MirrorError.
     Calls virDomainGetXMLDesc, virDomainGetMetadata, virDomainListAllSnapshots and
     virConnectGetURI.
     """
-    _check_options(collapse, pace, bandwidth, pause_budget)
+    folders = {disk: os.fspath(folder) for disk, folder in disks.items()}
+    overlay_folder = None if overlay_folder is None else os.fspath(overlay_folder)
+    _check_options(collapse, pace, bandwidth, pause_budget, folders, overlay_folder)
     identity = uuid.uuid4().hex
     snapshot = name if name is not None else f"virmirror-{identity[:8]}"
-    pairs = [(disk, os.path.abspath(os.fspath(folder))) for disk, folder in disks.items()]
+    pairs = [(disk, os.path.normpath(folder)) for disk, folder in folders.items()]
     _check_unfinished(dom)
-    found = _core._plan_move(dom, pairs, snapshot, timeout)
+    found = _core._plan_move(dom, pairs, snapshot, overlay_folder, timeout)
     planned = tuple(_disk_plan(disk) for disk in found["disks"])
     return Plan(
         id=identity,
@@ -157,7 +165,7 @@ def plan(
         uuid=found["uuid"],
         name=snapshot,
         disks=planned,
-        notes=tuple(_notes(found["disks"], collapse)),
+        notes=(*_notes(found["disks"], collapse), *found["notes"]),
         collapse=collapse,
         remove_source=remove_source,
         pace=pace,
@@ -168,8 +176,21 @@ def plan(
     )
 
 
-def _check_options(collapse: str, pace: str, bandwidth: int, pause_budget: float | None) -> None:
-    findings = []
+def _check_options(
+    collapse: str,
+    pace: str,
+    bandwidth: int,
+    pause_budget: float | None,
+    folders: Mapping[str, str],
+    overlay_folder: str | None,
+) -> None:
+    findings = [
+        f"the folder for disk {disk!r} must be an absolute path, not {folder!r}"
+        for disk, folder in folders.items()
+        if not os.path.isabs(folder)
+    ]
+    if overlay_folder is not None and not os.path.isabs(overlay_folder):
+        findings.append(f"overlay_folder must be an absolute path, not {overlay_folder!r}")
     if collapse not in ("auto", "commit", "pull", "none"):
         findings.append(f"collapse must be 'auto', 'commit', 'pull' or 'none', not {collapse!r}")
     if pace not in ("auto", "full"):

@@ -6,6 +6,7 @@
 #include "moveplan.h"
 
 static FakeFiles *files;
+static const VmrMoveOptions options = {.snapshot = "snap"};
 
 typedef struct {
     FakeHv *fake;
@@ -40,7 +41,7 @@ plan(Fixture *fixture, const char *a, const char *b, GError **error)
 
     if (!b)
         disks[2] = NULL;
-    return vmr_move_plan(fixture->dom, disks, "snap", &fixture->wait, error);
+    return vmr_move_plan(fixture->dom, disks, &options, &fixture->wait, error);
 }
 
 /* Planning @a must fail by @code, saying @text. */
@@ -120,7 +121,7 @@ test_plan_same_folder_invalid(Fixture *fixture,
     const char *disks[] = {"vda", old, NULL};
     g_autoptr(GError) error = NULL;
 
-    g_assert_null(vmr_move_plan(fixture->dom, disks, "snap", &fixture->wait,
+    g_assert_null(vmr_move_plan(fixture->dom, disks, &options, &fixture->wait,
                                 &error));
     g_assert_error(error, VMR_ERROR, VMR_ERROR_INVALID_SPEC);
 }
@@ -142,9 +143,10 @@ test_plan_name_that_is_no_file_name_invalid(
     Fixture *fixture, gconstpointer unused G_GNUC_UNUSED)
 {
     const char *disks[] = {"vda", fixture->folder, NULL};
+    const VmrMoveOptions up = {.snapshot = "../up"};
     g_autoptr(GError) error = NULL;
 
-    g_assert_null(vmr_move_plan(fixture->dom, disks, "../up", &fixture->wait,
+    g_assert_null(vmr_move_plan(fixture->dom, disks, &up, &fixture->wait,
                                 &error));
     g_assert_error(error, VMR_ERROR, VMR_ERROR_INVALID_SPEC);
     g_assert_nonnull(strstr(error->message, "must not contain '/'"));
@@ -170,7 +172,7 @@ test_plan_no_disk_invalid(Fixture *fixture,
     const char *disks[] = {NULL};
     g_autoptr(GError) error = NULL;
 
-    g_assert_null(vmr_move_plan(fixture->dom, disks, "snap", &fixture->wait,
+    g_assert_null(vmr_move_plan(fixture->dom, disks, &options, &fixture->wait,
                                 &error));
     g_assert_error(error, VMR_ERROR, VMR_ERROR_INVALID_SPEC);
 }

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 import libvirt
@@ -35,6 +36,11 @@ def _add_migrate(parser: CommandParser) -> None:
     )
     parser.add_argument(
         "--remove-source", action="store_true", help="remove the old top layers in the end"
+    )
+    parser.add_argument(
+        "--overlay-folder",
+        metavar="FOLDER",
+        help="where the new top layers on the old side are to be, instead of beside the sources",
     )
     parser.add_argument(
         "--pace",
@@ -97,13 +103,14 @@ def _migrate(dom: libvirt.virDomain, args: argparse.Namespace) -> None:
     else:
         plan = virmirror.plan(
             dom,
-            dict(args.disk),
+            {disk: os.path.abspath(folder) for disk, folder in args.disk},
             name=args.name,
             collapse=args.collapse,
             remove_source=args.remove_source,
             pace=args.pace,
             bandwidth=args.bandwidth if args.bytes else args.bandwidth * _MIB,
             verify=args.verify,
+            overlay_folder=args.overlay_folder and os.path.abspath(args.overlay_folder),
         )
     if args.dry_run:
         print(plan.to_json() if args.json else "\n".join(_describe(plan)))
@@ -159,6 +166,7 @@ COMMANDS = (
         (
             "DOMAIN DISK=FOLDER... [--name NAME]",
             "[--collapse {auto,commit,pull,none}] [--remove-source]",
+            "[--overlay-folder FOLDER]",
             "[--pace {auto,full}] [--bandwidth NUMBER [--bytes]] [--verify]",
             "[--timeout SECONDS] [--dry-run] [--verbose] [--json]",
             "DOMAIN {--resume | --undo} [--timeout SECONDS] [--verbose] [--json]",
