@@ -95,19 +95,21 @@ pairs_from_python(PyObject *pairs)
 PyDoc_STRVAR(
     moving_plan_doc,
     "_plan_move($module, /, dom, disks, snapshot, overlay_folder=None,\n"
-    "           timeout=None)\n"
+    "           keep_snapshots=False, remove_source=False, timeout=None)\n"
     "--\n\n"
     "What virmirror.plan makes its Plan of: a dict, with disks, layers and notes.\n"
     "\n"
-    "*dom*, *overlay_folder* and *timeout* as there; *disks*: a list of (disk,\n"
-    "folder); *snapshot*: the name. Raises what virmirror.plan does. Calls virDomainGetXMLDesc,\n"
+    "*dom*, *overlay_folder*, *remove_source* and *timeout* as there; *disks*: a list\n"
+    "of (disk, folder); *snapshot*: the name; *keep_snapshots*: those of libvirt. Raises what virmirror.plan does. Calls virDomainGetXMLDesc,\n"
     "virDomainGetMetadata and virDomainListAllSnapshots.");
 
 static PyObject *
 moving_plan(PyObject *module, PyObject *args, PyObject *keywords)
 {
-    static char *names[] = {"dom",     "disks", "snapshot", "overlay_folder",
-                            "timeout", NULL};
+    static char *names[] = {"dom",           "disks",
+                            "snapshot",      "overlay_folder",
+                            "keep_snapshots", "remove_source",
+                            "timeout",       NULL};
     const ModuleState *state = module_get_state(module);
     g_auto(DomainArg) dom = {.state = state};
     g_auto(GStrv) pairs = NULL;
@@ -118,10 +120,11 @@ moving_plan(PyObject *module, PyObject *args, PyObject *keywords)
     PyObject *disks;
     Call call;
 
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "O&Os|O&O&:_plan_move", names, arg_domain,
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "O&Os|O&ppO&:_plan_move", names, arg_domain,
                                      &dom, &disks, &options.snapshot,
                                      arg_path_or_none, &overlay_folder,
-                                     arg_timeout, &timeout))
+                                     &options.keep_snapshots,
+                                     &options.remove_source, arg_timeout, &timeout))
         return NULL;
     options.overlay_folder = overlay_folder;
     pairs = pairs_from_python(disks);

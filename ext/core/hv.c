@@ -10,11 +10,13 @@ static const char *const op_names[VMR_HV_LAST] = {
     [VMR_HV_GET_VERSIONS] = "virConnectGetVersion",
     [VMR_HV_GET_XML] = "virDomainGetXMLDesc",
     [VMR_HV_GET_STATE] = "virDomainGetState",
+    [VMR_HV_GET_JOB] = "virDomainGetJobStats",
     [VMR_HV_IS_PERSISTENT] = "virDomainIsPersistent",
     [VMR_HV_DEFINE] = "virDomainDefineXMLFlags",
     [VMR_HV_SUSPEND] = "virDomainSuspend",
     [VMR_HV_RESUME] = "virDomainResume",
     [VMR_HV_SNAPSHOT_CREATE] = "virDomainSnapshotCreateXML",
+    [VMR_HV_SNAPSHOT_LIST] = "virDomainListAllSnapshots",
     [VMR_HV_SNAPSHOT_GET_XML] = "virDomainSnapshotGetXMLDesc",
     [VMR_HV_SNAPSHOT_IS_CURRENT] = "virDomainSnapshotIsCurrent",
     [VMR_HV_SNAPSHOT_DELETE] = "virDomainSnapshotDelete",
@@ -39,7 +41,9 @@ op_is_harmless(VmrHvOp op)
     case VMR_HV_GET_VERSIONS:
     case VMR_HV_GET_XML:
     case VMR_HV_GET_STATE:
+    case VMR_HV_GET_JOB:
     case VMR_HV_IS_PERSISTENT:
+    case VMR_HV_SNAPSHOT_LIST:
     case VMR_HV_SNAPSHOT_GET_XML:
     case VMR_HV_SNAPSHOT_IS_CURRENT:
     case VMR_HV_BLOCK_JOB_INFO:
@@ -229,6 +233,19 @@ vmr_hv_get_state(const VmrDomain *dom, int *state, int *reason,
 }
 
 gboolean
+vmr_hv_get_job(const VmrDomain *dom, int *type, int *operation,
+               const VmrWait *wait, GError **error)
+{
+    VmrHvCall call = {.op = VMR_HV_GET_JOB};
+
+    if (!call_perform(dom, &call, wait, error))
+        return FALSE;
+    *type = call.number;
+    *operation = call.reason;
+    return TRUE;
+}
+
+gboolean
 vmr_hv_is_persistent(const VmrDomain *dom, gboolean *persistent,
                      const VmrWait *wait, GError **error)
 {
@@ -273,6 +290,18 @@ vmr_hv_snapshot_create(const VmrDomain *dom, const char *xml, guint flags,
         .op = VMR_HV_SNAPSHOT_CREATE, .xml = xml, .flags = flags};
 
     return call_perform(dom, &call, wait, error) ? call.text : NULL;
+}
+
+char **
+vmr_hv_snapshot_list(const VmrDomain *dom, const VmrWait *wait, GError **error)
+{
+    VmrHvCall call = {.op = VMR_HV_SNAPSHOT_LIST};
+    g_autofree char *text = NULL;
+
+    if (!call_perform(dom, &call, wait, error))
+        return NULL;
+    text = call.text;
+    return g_strsplit(text ? text : "", "/", -1);
 }
 
 char *

@@ -20,11 +20,13 @@ typedef enum {
     VMR_HV_GET_VERSIONS,
     VMR_HV_GET_XML,
     VMR_HV_GET_STATE,
+    VMR_HV_GET_JOB,
     VMR_HV_IS_PERSISTENT,
     VMR_HV_DEFINE,
     VMR_HV_SUSPEND,
     VMR_HV_RESUME,
     VMR_HV_SNAPSHOT_CREATE,
+    VMR_HV_SNAPSHOT_LIST,
     VMR_HV_SNAPSHOT_GET_XML,
     VMR_HV_SNAPSHOT_IS_CURRENT,
     VMR_HV_SNAPSHOT_DELETE,
@@ -129,6 +131,12 @@ char *vmr_hv_get_xml(const VmrDomain *dom, guint flags, const VmrWait *wait,
 gboolean vmr_hv_get_state(const VmrDomain *dom, int *state, int *reason,
                           const VmrWait *wait, GError **error);
 
+/* *@type a virDomainJobType, *@operation a virDomainJobOperation: what works on the
+ * domain as a whole, as a backup does; block jobs are none of these
+ * (virDomainGetJobStats). Drivers that have no jobs have none now. */
+gboolean vmr_hv_get_job(const VmrDomain *dom, int *type, int *operation,
+                        const VmrWait *wait, GError **error);
+
 /* Whether the domain has a persistent definition (virDomainIsPersistent). */
 gboolean vmr_hv_is_persistent(const VmrDomain *dom, gboolean *persistent,
                               const VmrWait *wait, GError **error);
@@ -150,6 +158,11 @@ gboolean vmr_hv_resume(const VmrDomain *dom, const VmrWait *wait,
  * and owned by the caller. */
 char *vmr_hv_snapshot_create(const VmrDomain *dom, const char *xml,
                              guint flags, const VmrWait *wait, GError **error);
+
+/* The names of the domain's snapshots, NULL-terminated, owned
+ * (virDomainListAllSnapshots). */
+char **vmr_hv_snapshot_list(const VmrDomain *dom, const VmrWait *wait,
+                            GError **error);
 
 /* The XML of the snapshot @name (virDomainSnapshotGetXMLDesc); owned. */
 char *vmr_hv_snapshot_get_xml(const VmrDomain *dom, const char *name,

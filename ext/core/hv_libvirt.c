@@ -51,6 +51,27 @@ get_state(VmrHvCall *call)
     return virDomainGetState(call->dom, &call->number, &call->reason, 0) == 0;
 }
 
+/* Drivers other than QEMU's may not know of jobs. */
+static gboolean
+get_job(VmrHvCall *call, GError **error)
+{
+    virTypedParameterPtr params = NULL;
+    int n = 0;
+    g_autoptr(GError) local = NULL;
+
+    if (virDomainGetJobStats(call->dom, &call->number, &params, &n, 0) < 0) {
+        vmr_error_set_from_libvirt(&local);
+        if (vmr_error_get_detail(local)->virt_code == VIR_ERR_NO_SUPPORT)
+            return TRUE;
+        g_propagate_error(error, g_steal_pointer(&local));
+        return FALSE;
+    }
+    (void)virTypedParamsGetInt(params, n, VIR_DOMAIN_JOB_OPERATION,
+                               &call->reason);
+    virTypedParamsFree(params, n);
+    return TRUE;
+}
+
 static gboolean
 is_persistent(VmrHvCall *call)
 {
@@ -93,6 +114,26 @@ snapshot_create(VmrHvCall *call)
         return FALSE;
     call->text = g_strdup(virDomainSnapshotGetName(snap));
     virDomainSnapshotFree(snap);
+    return TRUE;
+}
+
+/* Joined by what no name can have in it. */
+static gboolean
+snapshot_list(VmrHvCall *call)
+{
+    virDomainSnapshotPtr *list = NULL;
+    int n = virDomainListAllSnapshots(call->dom, &list, 0);
+    g_autoptr(GString) names = g_string_new(NULL);
+
+    if (n < 0)
+        return FALSE;
+    for (int i = 0; i < n; i++) {
+        g_string_append_printf(names, "%s%s", i > 0 ? "/" : "",
+                               virDomainSnapshotGetName(list[i]));
+        virDomainSnapshotFree(list[i]);
+    }
+    free(list);
+    call->text = g_strdup(names->str);
     return TRUE;
 }
 
@@ -382,6 +423,7 @@ static gboolean (*const plain_ops[VMR_HV_LAST])(VmrHvCall *call) = {
     [VMR_HV_SUSPEND] = suspend,
     [VMR_HV_RESUME] = resume,
     [VMR_HV_SNAPSHOT_CREATE] = snapshot_create,
+    [VMR_HV_SNAPSHOT_LIST] = snapshot_list,
     [VMR_HV_BLOCK_COPY] = block_copy,
     [VMR_HV_BLOCK_COMMIT] = block_commit,
     [VMR_HV_BLOCK_REBASE] = block_rebase,
@@ -399,6 +441,7 @@ static const SnapshotFunc snapshot_ops[VMR_HV_LAST] = {
 
 static gboolean (*const other_ops[VMR_HV_LAST])(VmrHvCall *call,
                                                 GError **error) = {
+    [VMR_HV_GET_JOB] = get_job,
     [VMR_HV_QUERY_BLOCK] = query_block,
     [VMR_HV_GET_METADATA] = get_metadata,
     [VMR_HV_EVENTS_OPEN] = events_open,

@@ -14,8 +14,11 @@
 #include "lockprobe.h"
 #include "preflight.h"
 #include "snapspec.h"
+#include "text.h"
 
 #define STAT_BLOCK 512 /* bytes, of st_blocks */
+
+#define MAX_NAMES 8 /* of snapshots that are told */
 
 /* Bytes that qcow2's own tables of a new overlay and mirror may take. */
 #define OVERLAY_BYTES (1024 * 1024)
@@ -324,6 +327,54 @@ review_snapshot(Planner *planner)
         vmr_snapspec_review(spec, planner->flight->findings);
 }
 
+/* The names of snapshots, for people; owned. */
+static char *
+tell_names(char *const *names)
+{
+    g_autoptr(GString) text = g_string_new(NULL);
+
+    for (guint i = 0; names[i] && i < MAX_NAMES; i++) {
+        g_autofree char *clean = vmr_text_clean(names[i]);
+
+        g_string_append_printf(text, "%s'%s'", i > 0 ? ", " : "", clean);
+    }
+    if (g_strv_length((char **)names) > MAX_NAMES)
+        g_string_append(text, ", ...");
+    return g_strdup(text->str);
+}
+
+/* libvirt's record of a snapshot has the definition that the domain had, and so the
+ * files that the disks were on: a revert starts it on those. */
+static gboolean
+check_snapshots(Planner *planner, const VmrWait *wait, GError **error)
+{
+    g_auto(GStrv) names = vmr_hv_snapshot_list(planner->flight->dom, wait, error);
+    g_autofree char *text = NULL;
+
+    if (!names)
+        return FALSE;
+    if (!names[0])
+        return TRUE;
+    text = tell_names(names);
+    if (!planner->options->keep_snapshots)
+        vmr_preflight_found(planner->flight, NULL, VMR_ERROR_INVALID_STATE,
+                            VIR_ERR_OPERATION_INVALID,
+                            "the domain has snapshots (%s), and a revert to one "
+                            "would lead back to the old storage: delete them, "
+                            "or keep them for that (snapshots='keep')", text);
+    else if (planner->options->remove_source)
+        vmr_preflight_found(planner->flight, NULL, VMR_ERROR_INVALID_STATE,
+                            VIR_ERR_OPERATION_INVALID,
+                            "the domain has snapshots (%s), which need the old "
+                            "files: keep those (remove_source), or delete the "
+                            "snapshots", text);
+    else
+        g_ptr_array_add(planner->plan->notes,
+                        g_strdup_printf("a revert to a snapshot (%s) leads back "
+                                        "to the old storage", text));
+    return TRUE;
+}
+
 VmrMovePlan *
 vmr_move_plan(const VmrDomain *dom, const char *const *disks,
               const VmrMoveOptions *options, const VmrWait *wait,
@@ -341,6 +392,8 @@ vmr_move_plan(const VmrDomain *dom, const char *const *disks,
         return NULL;
     plan = move_plan_new(flight->live);
     planner.plan = plan;
+    if (!check_snapshots(&planner, wait, error))
+        return NULL;
     if (!disks[0])
         vmr_preflight_found(flight, NULL, VMR_ERROR_INVALID_SPEC,
                             VIR_ERR_INVALID_ARG, "no disk is given");

@@ -31,6 +31,8 @@ typedef struct {
 typedef struct {
     const char *snapshot;       /* its name */
     const char *overlay_folder; /* for all overlays; NULL: beside the sources */
+    gboolean keep_snapshots;    /* those of libvirt, which lead back */
+    gboolean remove_source;     /* the old tops are to go in the end */
 } VmrMoveOptions;
 
 /* Plan to move each disk @disks[2n] of the running @dom (target, or path of its

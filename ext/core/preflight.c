@@ -386,10 +386,51 @@ check_snapshot(const VmrPreflight *flight, const char *name,
     return TRUE;
 }
 
+/* What a job of libvirt on the domain is called; static. */
+static const char *
+operation_name(int operation)
+{
+    static const char *const names[] = {
+        [VIR_DOMAIN_JOB_OPERATION_UNKNOWN] = "unknown",
+        [VIR_DOMAIN_JOB_OPERATION_START] = "start",
+        [VIR_DOMAIN_JOB_OPERATION_SAVE] = "save",
+        [VIR_DOMAIN_JOB_OPERATION_RESTORE] = "restore",
+        [VIR_DOMAIN_JOB_OPERATION_MIGRATION_IN] = "incoming migration",
+        [VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT] = "outgoing migration",
+        [VIR_DOMAIN_JOB_OPERATION_SNAPSHOT] = "snapshot",
+        [VIR_DOMAIN_JOB_OPERATION_SNAPSHOT_REVERT] = "revert to a snapshot",
+        [VIR_DOMAIN_JOB_OPERATION_DUMP] = "dump",
+        [VIR_DOMAIN_JOB_OPERATION_BACKUP] = "backup",
+    };
+
+    return operation >= 0 && operation < (int)G_N_ELEMENTS(names)
+               ? names[operation]
+               : "unknown";
+}
+
+/* A job that reads or moves the disks, or the guest. */
+static gboolean
+check_job(VmrPreflight *flight, const VmrWait *wait, GError **error)
+{
+    int operation = 0;
+    int type = VIR_DOMAIN_JOB_NONE;
+
+    if (!vmr_hv_get_job(flight->dom, &type, &operation, wait, error))
+        return FALSE;
+    if (type == VIR_DOMAIN_JOB_BOUNDED || type == VIR_DOMAIN_JOB_UNBOUNDED)
+        vmr_preflight_found(flight, NULL, VMR_ERROR_BUSY,
+                            VIR_ERR_OPERATION_INVALID,
+                            "a job of libvirt works on the domain (%s): wait "
+                            "for it or end it first",
+                            operation_name(operation));
+    return TRUE;
+}
+
 gboolean
-vmr_preflight_check_domain(const VmrPreflight *flight, const char *snapshot,
+vmr_preflight_check_domain(VmrPreflight *flight, const char *snapshot,
                            const VmrWait *wait, GError **error)
 {
     return check_versions(flight, wait, error) &&
-           check_snapshot(flight, snapshot, wait, error);
+           check_snapshot(flight, snapshot, wait, error) &&
+           check_job(flight, wait, error);
 }

@@ -44,9 +44,9 @@ void vmr_preflight_found_error(VmrPreflight *flight, const char *target,
 gboolean vmr_preflight_report(const VmrPreflight *flight, GError **error);
 
 /* libvirt and QEMU are new enough, no mirrored snapshot is under way, and no
- * snapshot has the name @snapshot. Errors: NOT_SUPPORTED, BUSY, EXISTS, JOURNAL,
+ * snapshot has the name @snapshot; a job on the whole domain is found. Errors: NOT_SUPPORTED, BUSY, EXISTS, JOURNAL,
  * VIRT, TIMEOUT, CANCELLED. */
-gboolean vmr_preflight_check_domain(const VmrPreflight *flight,
+gboolean vmr_preflight_check_domain(VmrPreflight *flight,
                                     const char *snapshot, const VmrWait *wait,
                                     GError **error);
 

@@ -240,6 +240,8 @@ def _plan_move(
     disks: list[tuple[str, str]],
     snapshot: str,
     overlay_folder: _Path | None = None,
+    keep_snapshots: bool = False,
+    remove_source: bool = False,
     timeout: float | None = None,
 ) -> dict[str, Any]: ...
 def _create_image(

@@ -19,9 +19,9 @@ import libvirt
 
 from . import _core, offline, recovery
 from .errors import MirrorError, StateError
-from .jobs import Created, Job, Phase, PhaseReport
+from .jobs import Created, Job, Phase, PhaseReport, libvirt_domain
 from .layers import Store
-from .planning import Collapse, DiskPlan, Pace, Plan, plan
+from .planning import Collapse, DiskPlan, Pace, Plan, Snapshots, plan
 from .reports import DiskReport, DiskSide, Forgotten, OnProgress, Progress, Report
 from .sides import Found, files_in, is_gone, look, side_of
 from .steps import MOVED, Domain, Refusal, Side, Step, Wish, next_step, ways
@@ -53,6 +53,7 @@ def migrate(
     verify: bool = False,
     pause_budget: float | None = 2.0,
     overlay_folder: str | os.PathLike[str] | None = None,
+    snapshots: Snapshots = "refuse",
     on_progress: OnProgress | None = None,
     timeout: float | None = None,
 ) -> Report:
@@ -73,6 +74,7 @@ def migrate(
         verify=verify,
         pause_budget=pause_budget,
         overlay_folder=overlay_folder,
+        snapshots=snapshots,
     )
     with contextlib.closing(Job.open(planned)) as job:
         return _Migration(planned, job, dom, on_progress, timeout).run()
@@ -482,11 +484,13 @@ class _Migration:
         chains = _core._disk_chains(self._dom)
         used = {path for chain in chains.values() for path in chain}
         unused = [one for one in self._job.state.created if one.path not in used]
-        if self._plan.remove_source:
-            tops = (disk.layers[0] for disk in self._plan.disks)
-            unused += [Created(top.source, top.dev, top.ino, 0) for top in tops if top.ino]
         # what a disk that somebody has taken away was on may be all that there is of it
         kept = {path for disk in self._plan.disks for path in self._files_of_lost(disk)}
+        if self._plan.remove_source:
+            tops = [disk.layers[0] for disk in self._plan.disks]
+            unused += [Created(top.source, top.dev, top.ino, 0) for top in tops if top.ino]
+            if libvirt_domain(self._dom).snapshotNum():  # one that was taken meanwhile
+                kept |= {top.source for top in tops}
         left = tuple(one.path for one in unused if one.path in kept)
         unused = [one for one in unused if one.path not in kept and os.path.lexists(one.path)]
         gone = {one.path: self._drop(one) for one in unused}

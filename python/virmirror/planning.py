@@ -19,6 +19,7 @@ __all__ = ["DiskPlan", "LayerPlan", "Plan", "plan"]
 
 Collapse: TypeAlias = Literal["auto", "commit", "pull", "none"]
 Pace: TypeAlias = Literal["auto", "full"]
+Snapshots: TypeAlias = Literal["refuse", "keep"]
 
 _BLOCK = 512  # bytes, of st_blocks
 
@@ -120,6 +121,7 @@ def plan(
     verify: bool = False,
     pause_budget: float | None = 2.0,
     overlay_folder: str | os.PathLike[str] | None = None,
+    snapshots: Snapshots = "refuse",
     timeout: float | None = 60.0,
 ) -> Plan:
     """Plan to move disks of a running domain into other folders.
@@ -130,6 +132,9 @@ def plan(
     ``overlay_folder`` is where the new top layers on the old side are to be: a folder
     that lasts as long as the disks, for a few minutes of the guest's writes. Without it
     each is beside the disk's source, which does not do for a block device, in /dev.
+    ``snapshots`` says what of libvirt's own snapshots of the domain: a revert to one
+    leads back to the old storage, so a domain that has any is refused; ``"keep"`` is for
+    who knows that, and does not go with ``remove_source``.
 
     ``collapse`` says how the chain, which is one longer after the pivot, gets
     short again: ``"commit"`` the new top down, so that all files keep their names,
@@ -151,12 +156,14 @@ def plan(
     """
     folders = {disk: os.fspath(folder) for disk, folder in disks.items()}
     overlay_folder = None if overlay_folder is None else os.fspath(overlay_folder)
-    _check_options(collapse, pace, bandwidth, pause_budget, folders, overlay_folder)
+    _check_options(collapse, pace, bandwidth, pause_budget, snapshots)
+    _check_folders(folders, overlay_folder)
     identity = uuid.uuid4().hex
     snapshot = name if name is not None else f"virmirror-{identity[:8]}"
     pairs = [(disk, os.path.normpath(folder)) for disk, folder in folders.items()]
     _check_unfinished(dom)
-    found = _core._plan_move(dom, pairs, snapshot, overlay_folder, timeout)
+    keep = snapshots == "keep"
+    found = _core._plan_move(dom, pairs, snapshot, overlay_folder, keep, remove_source, timeout)
     planned = tuple(_disk_plan(disk) for disk in found["disks"])
     return Plan(
         id=identity,
@@ -177,20 +184,9 @@ def plan(
 
 
 def _check_options(
-    collapse: str,
-    pace: str,
-    bandwidth: int,
-    pause_budget: float | None,
-    folders: Mapping[str, str],
-    overlay_folder: str | None,
+    collapse: str, pace: str, bandwidth: int, pause_budget: float | None, snapshots: str
 ) -> None:
-    findings = [
-        f"the folder for disk {disk!r} must be an absolute path, not {folder!r}"
-        for disk, folder in folders.items()
-        if not os.path.isabs(folder)
-    ]
-    if overlay_folder is not None and not os.path.isabs(overlay_folder):
-        findings.append(f"overlay_folder must be an absolute path, not {overlay_folder!r}")
+    findings = []
     if collapse not in ("auto", "commit", "pull", "none"):
         findings.append(f"collapse must be 'auto', 'commit', 'pull' or 'none', not {collapse!r}")
     if pace not in ("auto", "full"):
@@ -199,6 +195,21 @@ def _check_options(
         findings.append("bandwidth must be 0 or more bytes per second")
     if pause_budget is not None and not 0 <= pause_budget < float("inf"):
         findings.append("pause_budget must be None, or 0 or more seconds")
+    if snapshots not in ("refuse", "keep"):
+        findings.append(f"snapshots must be 'refuse' or 'keep', not {snapshots!r}")
+    if findings:
+        raise _core._make_error("invalid-spec", "; ".join(findings))
+
+
+def _check_folders(folders: Mapping[str, str], overlay_folder: str | None) -> None:
+    named = [(f"the folder for disk {disk!r}", folder) for disk, folder in folders.items()]
+    if overlay_folder is not None:
+        named.append(("overlay_folder", overlay_folder))
+    findings = [
+        f"{what} must be an absolute path, not {folder!r}"
+        for what, folder in named
+        if not os.path.isabs(folder)
+    ]
     if findings:
         raise _core._make_error("invalid-spec", "; ".join(findings))
 

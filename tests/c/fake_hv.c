@@ -48,6 +48,15 @@ get_state(FakeHv *fake, VmrHvCall *call, GError **error G_GNUC_UNUSED)
 }
 
 static gboolean
+get_job(FakeHv *fake, VmrHvCall *call, GError **error G_GNUC_UNUSED)
+{
+    call->number = fake->knobs.job ? VIR_DOMAIN_JOB_UNBOUNDED
+                                   : VIR_DOMAIN_JOB_NONE;
+    call->reason = fake->knobs.job;
+    return TRUE;
+}
+
+static gboolean
 is_persistent(FakeHv *fake, VmrHvCall *call, GError **error G_GNUC_UNUSED)
 {
     call->number = !fake->knobs.transient;
@@ -95,6 +104,16 @@ find_snapshot(FakeHv *fake, const VmrHvCall *call, GError **error)
                     "Domain snapshot not found: no domain snapshot with "
                     "matching name '%s'", call->name);
     return xml;
+}
+
+static gboolean
+snapshot_list(FakeHv *fake, VmrHvCall *call, GError **error G_GNUC_UNUSED)
+{
+    g_autofree gpointer *names =
+        g_hash_table_get_keys_as_array(fake->snapshots, NULL);
+
+    call->text = g_strjoinv("/", (char **)names);
+    return TRUE;
 }
 
 static gboolean
@@ -178,11 +197,13 @@ static gboolean (*const ops[VMR_HV_LAST])(FakeHv *fake, VmrHvCall *call,
     [VMR_HV_GET_VERSIONS] = get_versions,
     [VMR_HV_GET_XML] = get_xml,
     [VMR_HV_GET_STATE] = get_state,
+    [VMR_HV_GET_JOB] = get_job,
     [VMR_HV_IS_PERSISTENT] = is_persistent,
     [VMR_HV_DEFINE] = define,
     [VMR_HV_SUSPEND] = suspend,
     [VMR_HV_RESUME] = resume,
     [VMR_HV_SNAPSHOT_CREATE] = fake_snapshot_create,
+    [VMR_HV_SNAPSHOT_LIST] = snapshot_list,
     [VMR_HV_SNAPSHOT_GET_XML] = snapshot_get_xml,
     [VMR_HV_SNAPSHOT_IS_CURRENT] = snapshot_is_current,
     [VMR_HV_SNAPSHOT_DELETE] = snapshot_delete,

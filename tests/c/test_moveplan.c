@@ -177,6 +177,15 @@ test_plan_no_disk_invalid(Fixture *fixture,
     g_assert_error(error, VMR_ERROR, VMR_ERROR_INVALID_SPEC);
 }
 
+static void
+test_plan_during_a_job_busy(Fixture *fixture, gconstpointer unused G_GNUC_UNUSED)
+{
+    fake_hv_knobs(fixture->fake)->job = VIR_DOMAIN_JOB_OPERATION_BACKUP;
+    plan_fails(fixture, "vda", VMR_ERROR_BUSY, "(backup): wait for it");
+    fake_hv_knobs(fixture->fake)->job = 1000;
+    plan_fails(fixture, "vda", VMR_ERROR_BUSY, "(unknown)");
+}
+
 typedef void (*TestFunc)(Fixture *fixture, gconstpointer unused);
 
 static const struct {
@@ -194,6 +203,7 @@ static const struct {
     {"/moveplan/findings_come_all_at_once",
      test_plan_findings_come_all_at_once},
     {"/moveplan/no_disk_invalid", test_plan_no_disk_invalid},
+    {"/moveplan/during_a_job_busy", test_plan_during_a_job_busy},
 };
 
 int

@@ -17,6 +17,7 @@ import virmirror
         ({"pause_budget": -1.0}, "pause_budget must be"),
         ({"pause_budget": float("nan")}, "pause_budget must be"),
         ({"pause_budget": float("inf")}, "pause_budget must be"),
+        ({"snapshots": "follow"}, "snapshots must be 'refuse' or 'keep'"),
         ({"overlay_folder": ""}, "overlay_folder must be an absolute path, not ''"),
         ({"overlay_folder": "over"}, "overlay_folder must be an absolute path, not 'over'"),
     ],

@@ -43,6 +43,13 @@ def _add_migrate(parser: CommandParser) -> None:
         help="where the new top layers on the old side are to be, instead of beside the sources",
     )
     parser.add_argument(
+        "--snapshots",
+        choices=("refuse", "keep"),
+        default="refuse",
+        help="a domain that has snapshots is refused (the default), or they are kept, and a "
+        "revert to one leads back to the old storage",
+    )
+    parser.add_argument(
         "--pace",
         choices=("auto", "full"),
         default="auto",
@@ -110,6 +117,7 @@ def _migrate(dom: libvirt.virDomain, args: argparse.Namespace) -> None:
             pace=args.pace,
             bandwidth=args.bandwidth if args.bytes else args.bandwidth * _MIB,
             verify=args.verify,
+            snapshots=args.snapshots,
             overlay_folder=args.overlay_folder and os.path.abspath(args.overlay_folder),
         )
     if args.dry_run:
@@ -166,7 +174,7 @@ COMMANDS = (
         (
             "DOMAIN DISK=FOLDER... [--name NAME]",
             "[--collapse {auto,commit,pull,none}] [--remove-source]",
-            "[--overlay-folder FOLDER]",
+            "[--overlay-folder FOLDER] [--snapshots {refuse,keep}]",
             "[--pace {auto,full}] [--bandwidth NUMBER [--bytes]] [--verify]",
             "[--timeout SECONDS] [--dry-run] [--verbose] [--json]",
             "DOMAIN {--resume | --undo} [--timeout SECONDS] [--verbose] [--json]",
