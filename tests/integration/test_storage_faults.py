@@ -119,6 +119,29 @@ def test_target_full_after_ready_says_so(guest: Guest) -> None:
         check_on(guest, guest.path1 / "old.migrate")
 
 
+def take_snapshot(guest: Guest, top: pathlib.Path) -> None:
+    xml = f"""<domainsnapshot><disks><disk name='vda' snapshot='external'>
+        <source file='{top}'/></disk></disks></domainsnapshot>"""
+    flags = libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY
+    guest.dom.snapshotCreateXML(xml, flags | libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_NO_METADATA)
+
+
+def test_layer_full_while_it_is_committed_into_says_so(guest: Guest) -> None:
+    with tmpfs(guest.path2, 8 * MIB):
+        take_snapshot(guest, guest.path2 / "below")
+        guest.wait_for_writes(50)
+        take_snapshot(guest, guest.path1 / "top")
+        qemu.write(guest.dom, "48M", "2M")
+        fill_up(guest.path2)
+        with pytest.raises(virmirror.JobFailedError, match="no space is left there; the guest"):
+            virmirror.block_commit(guest.dom, "vda", timeout=20)
+        assert guest.chain()[0] == guest.path1 / "top"
+        guest.wait_for_writes(50)
+        (guest.path2 / "filler").unlink()
+        virmirror.block_commit(guest.dom, "vda", timeout=20)
+        check_on(guest, guest.path2 / "below")
+
+
 def test_target_that_fails_before_ready_ends_the_mirror(guest: Guest) -> None:
     with BrokenFile(make_files(guest), "write"):
         mirror = create_on(guest)
