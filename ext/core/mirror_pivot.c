@@ -193,7 +193,10 @@ check_pivotable(VmrMirror *mirror, VmrDisk *disk, const VmrDomXml *live,
         return FALSE;
     }
     for (guint i = 0; i < disk->copies->len; i++) {
-        if (!check_not_written(g_ptr_array_index(disk->copies, i), error))
+        const VmrFile *copy = g_ptr_array_index(disk->copies, i);
+
+        if (!check_not_written(copy, error) ||
+            !vmr_proof_check_complete(copy, error))
             return FALSE;
     }
     return check_job(mirror, disk, wait, error) &&

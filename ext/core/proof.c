@@ -2,9 +2,12 @@
 
 #include "proof.h"
 
+#include "autofd.h"
 #include "copyfit.h"
+#include "copymark.h"
 #include "error.h"
 #include "image.h"
+#include "imagefile.h"
 #include "qemuimg.h"
 
 /* A layer and its copy. */
@@ -129,6 +132,19 @@ set_incomplete(const char *path, GError **error)
                 "'%s' is a copy that was not completed: copy it again, over "
                 "what is there", path);
     return FALSE;
+}
+
+gboolean
+vmr_proof_check_complete(const VmrFile *copy, GError **error)
+{
+    VmrCopymark mark;
+    struct stat st;
+    vmr_autofd fd = vmr_imagefile_open(copy->path, &st, error);
+
+    if (fd < 0 || !vmr_copymark_get(fd, copy->path, &mark, error))
+        return FALSE;
+    return mark.state != VMR_COPYMARK_INCOMPLETE ||
+           set_incomplete(copy->path, error);
 }
 
 /* The pair by itself: by the mark, or the bytes of both files. */

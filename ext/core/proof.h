@@ -28,6 +28,10 @@ gboolean vmr_proof_check_chain(const VmrDisk *disk, const VmrDomDisk *now,
 gboolean vmr_proof_check_file(const VmrFile *file, VmrStamp *stamp,
                               GError **error);
 
+/* Whether no copy into @copy was begun and not ended, by its mark: its header need not
+ * be there yet. Errors: IMAGE, NOT_FOUND, IO. */
+gboolean vmr_proof_check_complete(const VmrFile *copy, GError **error);
+
 /* What was proven of copies, and when: see vmr_proof_still_holds(). */
 typedef struct VmrProof VmrProof;
 

@@ -29,6 +29,7 @@ from support.storage import READ, SlowFile, denied
 pytestmark = pytest.mark.qemu
 
 TARGETS = ("vda", "vdb")
+MIB = 1024 * 1024
 
 
 def mirror_of(guest: Guest, n: int = 0) -> pathlib.Path:
@@ -112,6 +113,22 @@ def test_inspect_without_a_snapshot_finds_nothing(guest: Guest) -> None:
     recovery = virmirror.recover(guest.dom)
     assert (recovery.found, recovery.verdict) == ("nothing", "nothing")
     assert (recovery.done, recovery.left) == ((), ())
+
+
+def test_recover_with_pivot_during_a_copy_names_the_copy(make_guest: Callable[..., Guest]) -> None:
+    guest = make_guest(data=2 * MIB)
+    virmirror.prepare_chain(guest.dom, "vda", guest.path2)
+    spec = f"vda,mirror={mirror_of(guest)}"
+    virmirror.MirrorSnapshot.create(guest.dom, "migrate", spec).detach()
+    source, copy = guest.path1 / "common", guest.path2 / "common"
+    job = virmirror.Copy.start(source, copy, overwrite=True, bandwidth=16 * 1024, reflink=False)
+    with pytest.raises(virmirror.ImageError, match=f"'{copy}' is a copy that was not completed"):
+        virmirror.recover(guest.dom, "pivot", timeout=30)
+    job.cancel()
+    with pytest.raises(virmirror.CancelledError):
+        job.wait()
+    assert virmirror.recover(guest.dom, "abort").verdict == "nothing"
+    check_recovered(guest, overlay_of(guest))
 
 
 def test_to_json_has_all_of_it(guest: Guest) -> None:
