@@ -4,6 +4,7 @@
  * some way, for n = 1, 2, ... until the scenario ends without reaching it. What
  * has to hold is the same each time. */
 
+#include "collapse.h"
 #include "mirror_fixture.h"
 #include "recover.h"
 
@@ -31,6 +32,7 @@ typedef struct {
     const char *refuse_copy;/* a target whose copy cannot be started */
     Action action;
     Aftermath aftermath;
+    void (*prepare)(FakeHv *fake); /* before the faults, or NULL */
 } Scenario;
 
 struct Run {
@@ -80,7 +82,64 @@ abort_it(Run *run, GError **error)
     return vmr_mirror_abort(run->mirror, &run->wait, error);
 }
 
+static gboolean
+commit(Run *run, GError **error)
+{
+    g_autoptr(VmrDomain) dom =
+        vmr_domain_new(fake_hv_get(run->fake), fake_hv_domain(run->fake));
+
+    return vmr_collapse_commit(dom, "vda", NULL, &run->wait, error);
+}
+
+static gboolean
+recover(Run *run, GError **error)
+{
+    g_autoptr(VmrRecovery) recovery =
+        vmr_recover(fake_hv_get(run->fake), fake_hv_domain(run->fake),
+                    VMR_POLICY_RESUME, &run->wait, error);
+
+    return recovery != NULL;
+}
+
+/* ---- preparations ---- */
+
+/* A commit that libvirt does not show. */
+static void
+leave_hidden(FakeHv *fake)
+{
+    g_autoptr(VmrDomain) dom =
+        vmr_domain_new(fake_hv_get(fake), fake_hv_domain(fake));
+    VmrWait wait = vmr_wait_for(60, NULL);
+    g_autoptr(GError) error = NULL;
+
+    vmr_hv_block_commit(dom, "vda", NULL, NULL,
+                        VIR_DOMAIN_BLOCK_COMMIT_SHALLOW |
+                            VIR_DOMAIN_BLOCK_COMMIT_ACTIVE,
+                        &wait, &error);
+    g_assert_no_error(error);
+    fake_hv_hide_job(fake, "vda");
+}
+
 /* ---- aftermaths ---- */
+
+/* The next one finishes it, unless all but its last looks was done. */
+static void
+commit_again(Run *run, const GError *error G_GNUC_UNUSED)
+{
+    g_autofree char *base = fake_files_path(files, "old", "vda-base");
+    g_autofree char *source = fake_hv_dup_source(run->fake, "vda");
+    g_autofree char *end = NULL;
+    g_autoptr(GError) again = NULL;
+    VmrWait wait = vmr_wait_for(60, NULL);
+
+    run->wait = wait;
+    if (g_strcmp0(source, base) != 0)
+        commit(run, &again);
+    g_assert_no_error(again);
+    end = fake_hv_dup_source(run->fake, "vda");
+    g_assert_cmpstr(end, ==, base);
+    fixture_check_ended(run->fake, files);
+}
 
 /* Everything is as before, or the error says that not, and the journal tells
  * the next one how to clean up. */
@@ -204,6 +263,8 @@ run_begin(Run *run)
     if (scenario->begun)
         run->mirror =
             fixture_create(run->fake, scenario->n_disks, scenario->reuse);
+    if (scenario->prepare)
+        scenario->prepare(run->fake);
     run->before = fake_hv_describe(run->fake);
 }
 
@@ -298,21 +359,26 @@ test_sweep(gconstpointer data)
 
 /* New files take qemu-img and its time, so not every scenario makes some. */
 static const Scenario scenarios[] = {
-    {"create_1_disk", 1, FALSE, FALSE, NULL, create, after_create},
-    {"create_1_disk_undone", 1, FALSE, FALSE, "vda", create, after_create},
-    {"create_2_disks", 2, FALSE, FALSE, NULL, create, after_create},
-    {"create_2_disks_undone", 2, TRUE, FALSE, "vdb", create, after_create},
-    {"create_3_disks", 3, TRUE, FALSE, NULL, create, after_create},
-    {"pivot_1_disk_pivot", 1, FALSE, TRUE, NULL, wait_and_pivot, pivot_again},
-    {"pivot_2_disks_pivot", 2, TRUE, TRUE, NULL, wait_and_pivot, pivot_again},
-    {"pivot_2_disks_abort", 2, TRUE, TRUE, NULL, wait_and_pivot, abort_again},
+    {"create_1_disk", 1, FALSE, FALSE, NULL, create, after_create, NULL},
+    {"create_1_disk_undone", 1, FALSE, FALSE, "vda", create, after_create, NULL},
+    {"create_2_disks", 2, FALSE, FALSE, NULL, create, after_create, NULL},
+    {"create_2_disks_undone", 2, TRUE, FALSE, "vdb", create, after_create, NULL},
+    {"create_3_disks", 3, TRUE, FALSE, NULL, create, after_create, NULL},
+    {"pivot_1_disk_pivot", 1, FALSE, TRUE, NULL, wait_and_pivot, pivot_again, NULL},
+    {"pivot_2_disks_pivot", 2, TRUE, TRUE, NULL, wait_and_pivot, pivot_again, NULL},
+    {"pivot_2_disks_abort", 2, TRUE, TRUE, NULL, wait_and_pivot, abort_again, NULL},
     {"pivot_2_disks_elsewhere", 2, TRUE, TRUE, NULL, wait_and_pivot,
-     clean_up_elsewhere},
-    {"cut_over_1_disk", 1, FALSE, TRUE, NULL, cut_over, recover_elsewhere},
-    {"cut_over_2_disks", 2, TRUE, TRUE, NULL, cut_over, recover_elsewhere},
-    {"abort_1_disk_abort", 1, FALSE, TRUE, NULL, abort_it, abort_again},
+     clean_up_elsewhere, NULL},
+    {"cut_over_1_disk", 1, FALSE, TRUE, NULL, cut_over, recover_elsewhere, NULL},
+    {"cut_over_2_disks", 2, TRUE, TRUE, NULL, cut_over, recover_elsewhere, NULL},
+    {"commit", 1, FALSE, FALSE, NULL, commit, commit_again, NULL},
+    {"commit_hidden", 1, FALSE, FALSE, NULL, commit, commit_again,
+     leave_hidden},
+    {"recover_hidden", 1, FALSE, FALSE, NULL, recover, commit_again,
+     leave_hidden},
+    {"abort_1_disk_abort", 1, FALSE, TRUE, NULL, abort_it, abort_again, NULL},
     {"abort_2_disks_elsewhere", 2, TRUE, TRUE, NULL, abort_it,
-     clean_up_elsewhere},
+     clean_up_elsewhere, NULL},
 };
 
 static const struct {

@@ -225,7 +225,6 @@ def forget_mirror(text: str) -> str:
 def make_hidden(scene: Scene) -> None:
     """A commit that libvirt has started, and whose ``<mirror>`` it has not yet written."""
     start_commit(scene.guest.dom)
-    scene.guest.layers = 1
     scene.crash(forget_mirror)
 
 
@@ -398,7 +397,6 @@ def test_run_finishes_a_commit_that_libvirt_forgot(scene: Scene) -> None:
     assert sorted(path.name for path in guest.path2.iterdir()) == ["common", "old.qcow2"]
     # and libvirt's own jobs work on that disk
     virmirror.block_pull(guest.dom, "vda")
-    guest.layers = 1
     check_guest(scene, "nothing")
 
 
