@@ -264,6 +264,21 @@ compare_layer(const VmrImage *frozen, const VmrImage *copy,
                          frozen->path, frozen->virtual_size);
 }
 
+/* Whether from number @i on both chains are the same files: these lie where the guest
+ * goes to, or are linked to there. The top is to be another one. */
+static gboolean
+is_shared(const GPtrArray *frozen, const GPtrArray *copy, guint i)
+{
+    if (i == 0 || frozen->len != copy->len)
+        return FALSE;
+    for (; i < copy->len; i++) {
+        if (!vmr_image_same(g_ptr_array_index(frozen, i),
+                            g_ptr_array_index(copy, i)))
+            return FALSE;
+    }
+    return TRUE;
+}
+
 gboolean
 vmr_chain_check_copy(const GPtrArray *frozen, const GPtrArray *copy,
                      GError **error)
@@ -278,7 +293,7 @@ vmr_chain_check_copy(const GPtrArray *frozen, const GPtrArray *copy,
         const VmrImage *image = g_ptr_array_index(copy, i);
         const VmrImage *twin = find_same(frozen, image);
 
-        if (twin)
+        if (twin && !is_shared(frozen, copy, i))
             vmr_findings_add(findings, VIR_ERR_CONFIG_UNSUPPORTED,
                              "'%s' is %s '%s' of the chain in use",
                              image->path,

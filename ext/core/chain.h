@@ -28,7 +28,8 @@ GPtrArray *vmr_chain_read_live(const GPtrArray *layers, GError **error);
 
 /* Check that @copy (of VmrImage, from the layer below the mirror down) can
  * stand in for @frozen (the frozen layers in use, top first): as many layers,
- * equal formats and virtual sizes, none of them one of @frozen's files.
+ * equal formats and virtual sizes, none of them one of @frozen's files, unless it is
+ * the same layer there, below the top, and so are all below it.
  * Errors: IMAGE, all findings in one text, joined by "; ". */
 gboolean vmr_chain_check_copy(const GPtrArray *frozen, const GPtrArray *copy,
                               GError **error);
@@ -37,6 +38,7 @@ gboolean vmr_chain_check_copy(const GPtrArray *frozen, const GPtrArray *copy,
 typedef struct {
     const VmrImage *source; /* borrowed from the chain that was planned for */
     char *path;             /* of the copy */
+    gboolean in_place;      /* the source lies there already: there is no copy */
     char *backing_name;     /* that its header is to have, or NULL */
     const char *backing_format; /* with backing_name; borrowed from a source */
     VmrImage *made;         /* the skeleton that was made, or NULL */
@@ -53,7 +55,8 @@ GPtrArray *vmr_chain_plan(const VmrDomXml *dom, const GPtrArray *sources,
 /* Make the skeleton for a copy of the whole chain of @disk, of @dom (NULL: not
  * known), in @folder: for each layer an image of its name, format and virtual
  * size, with relative backing names. A file that is already there is kept if it fits
- * and others cannot write it, and is an error if not. @folder must be absolute and must exist, as must those below it that
+ * and others cannot write it, and is an error if not; a layer that lies there itself
+ * stays. @folder must be absolute and must exist, as must those below it that
  * backing names lead to. The paths are returned, top first, NULL-terminated,
  * owned (g_strfreev()). On failure what was created is removed again.
  * Errors: INVALID_SPEC, IMAGE, EXISTS, BUSY (a QEMU writes to what is there),

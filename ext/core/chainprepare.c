@@ -7,6 +7,7 @@
 #include "chain.h"
 #include "error.h"
 #include "lockprobe.h"
+#include "storage.h"
 #include "text.h"
 #include "trust.h"
 
@@ -33,6 +34,19 @@ choose_name(const VmrImage *upper, const VmrImage *lower)
     return vmr_backing_name_protect(base);
 }
 
+static gboolean
+lies_at(const VmrImage *image, const char *path)
+{
+    VmrStorage is = {image->dev, image->ino, image->is_block};
+    struct stat st;
+    VmrStorage there;
+
+    if (stat(path, &st) < 0)
+        return FALSE;
+    there = vmr_storage_of(&st);
+    return vmr_storage_same(&is, &there);
+}
+
 static GPtrArray *
 plan_layers(const GPtrArray *sources, const char *folder)
 {
@@ -47,6 +61,7 @@ plan_layers(const GPtrArray *sources, const char *folder)
 
         planned->source = g_ptr_array_index(sources, i);
         planned->path = g_steal_pointer(&path);
+        planned->in_place = i > 0 && lies_at(planned->source, planned->path);
         if (i + 1 < sources->len) {
             const VmrImage *lower = g_ptr_array_index(sources, i + 1);
 
@@ -119,6 +134,28 @@ check_source(const VmrImage *source, GError **error)
     return FALSE;
 }
 
+/* What lies in the folder already stays as it is, so all that it names must lie there,
+ * too. */
+static gboolean
+check_in_place(const GPtrArray *plan, guint i, GError **error)
+{
+    const VmrLayerPlan *planned = g_ptr_array_index(plan, i);
+    const VmrLayerPlan *below =
+        i + 1 < plan->len ? g_ptr_array_index(plan, i + 1) : NULL;
+
+    if (!planned->in_place || !below ||
+        (below->in_place && vmr_backing_name_stays_inside(
+                                planned->source->backing_name)))
+        return TRUE;
+    g_set_error(error, VMR_ERROR, VMR_ERROR_NOT_SUPPORTED,
+                "'%s' lies in the new folder already, but its backing file '%s' "
+                "('%s' in its header) is not there by a relative name: give another "
+                "folder",
+                planned->path, below->source->path,
+                planned->source->backing_name);
+    return FALSE;
+}
+
 /* All that can be told before anything is created. */
 static gboolean
 check_plan(const VmrDomXml *dom, const GPtrArray *plan, GError **error)
@@ -134,7 +171,8 @@ check_plan(const VmrDomXml *dom, const GPtrArray *plan, GError **error)
 
         if (!check_source(planned->source, error) ||
             !stat_folder(folder, &st, error) ||
-            !vmr_trust_check_folder(&trust, folder, error))
+            !vmr_trust_check_folder(&trust, folder, error) ||
+            !check_in_place(plan, i, error))
             return FALSE;
         if (!g_hash_table_add(paths, planned->path)) {
             g_set_error(error, VMR_ERROR, VMR_ERROR_INVALID_SPEC,
@@ -228,6 +266,8 @@ make_layer(const VmrDomXml *dom, VmrLayerPlan *planned, const GPtrArray *plan,
     };
     g_autoptr(GError) local = NULL;
 
+    if (planned->in_place)
+        return TRUE;
     if (vmr_image_create(&image, &planned->made, wait, &local))
         return TRUE;
     if (g_error_matches(local, VMR_ERROR, VMR_ERROR_EXISTS))

@@ -187,7 +187,10 @@ check_layer(Planner *planner, const VmrMoveDisk *disk, guint i)
 
     claim_place(planner, disk->target, layer, &known);
     vmr_preflight_writable(planner->flight, disk->target, folder);
-    vmr_preflight_unused(planner->flight, disk->target, layer->path);
+    if (i == 0)
+        vmr_preflight_unused(planner->flight, disk->target, layer->path);
+    else
+        vmr_preflight_shareable(planner->flight, disk->target, layer->path);
     if (known)
         return;
     if (lstat(layer->path, &st) == 0) {

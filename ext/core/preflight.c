@@ -301,26 +301,48 @@ vmr_preflight_absent(VmrPreflight *flight, const char *target,
         vmr_preflight_writable(flight, target, folder);
 }
 
-void
-vmr_preflight_unused(VmrPreflight *flight, const char *target,
-                     const char *path)
+/* @clash: what @path has in common with @layer, of the disk @now. */
+static void
+refuse_clash(VmrPreflight *flight, const char *target, const char *path,
+             const char *clash, const VmrLayer *layer, const VmrDomDisk *now)
+{
+    vmr_preflight_found(flight, target, VMR_ERROR_INVALID_SPEC,
+                        VIR_ERR_CONFIG_UNSUPPORTED,
+                        "'%s' is %s '%s', which disk '%s' uses", path, clash,
+                        layer->path, now->target);
+}
+
+static void
+check_unused(VmrPreflight *flight, const char *target, const char *path,
+             gboolean below_is_fine)
 {
     for (guint i = 0; i < flight->live->disks->len; i++) {
         const VmrDomDisk *now = g_ptr_array_index(flight->live->disks, i);
 
         for (guint j = 0; j < now->chain->len; j++) {
             const VmrLayer *layer = g_ptr_array_index(now->chain, j);
-
             const char *clash =
                 layer->path ? vmr_preflight_clash(layer->path, path) : NULL;
 
-            if (clash)
-                vmr_preflight_found(flight, target, VMR_ERROR_INVALID_SPEC,
-                                    VIR_ERR_CONFIG_UNSUPPORTED,
-                                    "'%s' is %s '%s', which disk '%s' uses",
-                                    path, clash, layer->path, now->target);
+            if (clash && !(below_is_fine && j > 0 &&
+                           vmr_preflight_same_place(layer->path, path)))
+                refuse_clash(flight, target, path, clash, layer, now);
         }
     }
+}
+
+void
+vmr_preflight_unused(VmrPreflight *flight, const char *target,
+                     const char *path)
+{
+    check_unused(flight, target, path, FALSE);
+}
+
+void
+vmr_preflight_shareable(VmrPreflight *flight, const char *target,
+                        const char *path)
+{
+    check_unused(flight, target, path, TRUE);
 }
 
 /* Whether @machine ("pc-i440fx-7.2") is one that a QEMU before 5.0 lacks. */

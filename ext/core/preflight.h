@@ -78,6 +78,11 @@ gboolean vmr_preflight_lasts_less(VmrPreflight *flight, const char *target,
                                   const char *source, const char *path,
                                   const char *role, gboolean named);
 
+/* @path is to be a frozen layer of the disk @target: disks of the domain may use
+ * that file below their tops, since nobody writes to it there. */
+void vmr_preflight_shareable(VmrPreflight *flight, const char *target,
+                             const char *path);
+
 /* Whether two paths are, or would be, the same file. */
 gboolean vmr_preflight_same_place(const char *a, const char *b);
 

@@ -153,8 +153,13 @@ look_at_pair(Pair *pair, const VmrWait *wait, GError **error)
 {
     VmrCopyFit fit;
 
-    if (!take_stamps(pair, error) ||
-        !vmr_copyfit_look(pair->frozen->path, pair->copy->path, &fit, wait,
+    if (!take_stamps(pair, error))
+        return FALSE;
+    /* a layer that lies on the new side already is on both */
+    pair->fits = vmr_stamp_same_file(&pair->frozen_stamp, &pair->copy_stamp);
+    if (pair->fits)
+        return TRUE;
+    if (!vmr_copyfit_look(pair->frozen->path, pair->copy->path, &fit, wait,
                           error))
         return FALSE;
     if (fit == VMR_COPYFIT_INCOMPLETE)

@@ -80,6 +80,9 @@ class Store:
         if layer.destination in self._held:
             return
         self.sweep(layer.destination)
+        if _is_in_place(layer):
+            self._use_in_place(layer)
+            return
         while True:
             self.check_source(layer)
             if not os.path.lexists(layer.destination):
@@ -121,10 +124,23 @@ class Store:
         fd = self._held.get(layer.destination)
         if fd is None:
             self.fill(layer)
-        elif not self._is_filled(layer, fd):
+        elif not _is_in_place(layer) and not self._is_filled(layer, fd):
             _lock(fd, fcntl.F_WRLCK)
             os.close(self._held.pop(layer.destination))
             self.fill(layer)
+
+    def _use_in_place(self, layer: LayerPlan) -> None:
+        """Use a layer that lies on the new storage already: nothing is to be copied."""
+        self.check_source(layer)
+        fd = _open(layer.destination)
+        try:
+            _lock(fd, fcntl.F_RDLCK)
+            self._mark_shared(fd, layer)
+        except BaseException:
+            os.close(fd)
+            raise
+        self._held[layer.destination] = fd
+        self._note(layer, 0, 0.0, None, "none")
 
     def sweep(self, path: str) -> None:
         """Remove the temporary name of a copy that a run which died has left."""
@@ -288,6 +304,14 @@ class Store:
             "diverged",
             f"'{layer.source}' {what} the migration was planned: plan it anew",
         )
+
+
+def _is_in_place(layer: LayerPlan) -> bool:
+    """Whether the layer lies where its copy would go."""
+    try:
+        return os.path.samefile(layer.source, layer.destination)
+    except FileNotFoundError:
+        return False
 
 
 def _make_empty(path: str) -> None:

@@ -271,18 +271,34 @@ test_check_copy_shorter_image(void)
 
 /* The base of the copy is the base in use, by a hard link. */
 static void
-test_check_copy_same_file_image(void)
+test_check_copy_same_base_fine(void)
 {
     g_autoptr(Pair) a = pair_new("common", "qcow2");
     g_autofree char *linked = img_path(a->path2, "common");
     g_autofree char *x = img_make_over(a->path2, "x", "common", "qcow2");
     g_autoptr(GPtrArray) frozen = read_pair(a->old, a->common);
     g_autoptr(GPtrArray) by_link = NULL;
-    const char *texts[] = {"is the very file", NULL};
+    g_autoptr(GError) error = NULL;
 
     g_assert_cmpint(link(a->common, linked), ==, 0);
     by_link = read_fine(x);
-    check_copy_fails(frozen, by_link, texts);
+    g_assert_true(vmr_chain_check_copy(frozen, by_link, &error));
+    g_assert_no_error(error);
+}
+
+/* The top is the one in use; the base is, but is another layer. */
+static void
+test_check_copy_same_file_image(void)
+{
+    g_autoptr(Pair) a = pair_new("common", "qcow2");
+    g_autofree char *x = img_make_over(a->path1, "x", "old.qcow2", "qcow2");
+    g_autoptr(GPtrArray) frozen = read_pair(a->old, a->common);
+    g_autoptr(GPtrArray) itself = read_fine(a->old);
+    g_autoptr(GPtrArray) longer = read_fine(x);
+    const char *texts[] = {"is the very file", NULL};
+
+    check_copy_fails(frozen, itself, texts);
+    check_copy_fails(frozen, longer, texts);
 }
 
 /* Out of the folder of the top, by ".." and by a link to another folder. */
@@ -325,6 +341,7 @@ main(int argc, char **argv)
     ADD(check_copy_equal_true);
     ADD(check_copy_all_findings_in_one);
     ADD(check_copy_shorter_image);
+    ADD(check_copy_same_base_fine);
     ADD(check_copy_same_file_image);
 #undef ADD
     return g_test_run();

@@ -275,15 +275,32 @@ test_prepare_written_by_qemu_busy(void)
 }
 
 static void
-test_prepare_source_itself_invalid(void)
+test_prepare_top_itself_invalid(void)
 {
     g_autoptr(Pair) pair = pair_new("common", "qcow2");
-    g_autofree char *linked = img_path(pair->path2, "common");
+    g_autofree char *base = g_path_get_basename(pair->old);
+    g_autofree char *linked = img_path(pair->path2, base);
 
-    g_assert_cmpint(link(pair->common, linked), ==, 0);
+    g_assert_cmpint(link(pair->old, linked), ==, 0);
     prepare_fails(pair->layers, pair->path2, VMR_ERROR_INVALID_SPEC,
                   "very file");
     g_assert_cmpuint(img_count(pair->path2), ==, 1);
+}
+
+/* A base that is in the new folder already, by a hard link here. */
+static void
+test_prepare_base_itself_stays(void)
+{
+    g_autoptr(Pair) pair = pair_new("common", "qcow2");
+    g_autofree char *linked = img_path(pair->path2, "common");
+    g_auto(GStrv) paths = NULL;
+    g_autoptr(GPtrArray) made = NULL;
+
+    g_assert_cmpint(link(pair->common, linked), ==, 0);
+    paths = prepare_fine(pair->layers, pair->path2);
+    made = check_made(pair->layers, paths);
+    g_assert_cmpstr(backing_of(made, 0), ==, "common");
+    g_assert_cmpuint(img_count(pair->path2), ==, 2);
 }
 
 static void
@@ -376,7 +393,8 @@ main(int argc, char **argv)
     ADD(prepare_shared_base_made_once);
     ADD(prepare_misfit_left_alone);
     ADD(prepare_written_by_qemu_busy);
-    ADD(prepare_source_itself_invalid);
+    ADD(prepare_top_itself_invalid);
+    ADD(prepare_base_itself_stays);
     ADD(prepare_source_folder_invalid);
     ADD(prepare_no_folder_not_found);
     ADD(prepare_names_collide_invalid);

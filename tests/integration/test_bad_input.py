@@ -626,11 +626,6 @@ def replace_base(make: Callable[[pathlib.Path], object]) -> Callable[[Place], No
             "ImageError",
         ),
         (
-            replace_base(lambda path: path.hardlink_to(path.parents[2] / "path1" / "common")),
-            ["'{folder}/common' is the very file", "path1/common"],
-            "ImageError",
-        ),
-        (
             replace_base(lambda path: path.symlink_to(path.parents[2] / "path1" / "common")),
             ["'{folder}/common' is a symbolic link"],
             "ImageError",
