@@ -207,35 +207,64 @@ format_chain(const GArray *pairs, guint first, gboolean copies)
     return g_string_free(text, FALSE);
 }
 
+/* Whether a guest would read the same of both chains from number @i of @pairs down. */
+static gboolean
+compare_from(const VmrProof *proof, guint i, gboolean *same,
+             const VmrWait *wait, GError **error)
+{
+    const Pair *pair = &g_array_index(proof->pairs, Pair, i);
+    g_autofree char *frozen = format_chain(proof->pairs, i, FALSE);
+    g_autofree char *copy = format_chain(proof->pairs, i, TRUE);
+
+    if (vmr_qemuimg_compare(frozen, copy, same, wait, error))
+        return TRUE;
+    vmr_error_note(error, "it was to tell whether '%s' is a copy of '%s'",
+                   pair->copy->path, pair->frozen->path);
+    return FALSE;
+}
+
+/* The lowest layer of those from number @first on that makes the chains differ. */
+static gboolean
+find_wrong(const VmrProof *proof, guint first, guint *wrong,
+           const VmrWait *wait, GError **error)
+{
+    for (*wrong = proof->pairs->len - 1; *wrong > first; --*wrong) {
+        gboolean same;
+
+        if (!compare_from(proof, *wrong, &same, wait, error))
+            return FALSE;
+        if (!same)
+            return TRUE;
+    }
+    return TRUE;
+}
+
 /* A copy made by other means need not have the same bytes (qemu-img convert; other
  * backing names in its header): then what a guest reads of the whole chain counts. */
 static gboolean
 compare_chains(VmrProof *proof, guint first, const VmrWait *wait,
                GError **error)
 {
-    const Pair *wrong = NULL;
-    g_autofree char *frozen = format_chain(proof->pairs, first, FALSE);
-    g_autofree char *copy = format_chain(proof->pairs, first, TRUE);
+    const Pair *pair;
+    guint wrong = first;
     gboolean same;
 
-    for (guint i = first; i < proof->pairs->len && !wrong; i++) {
-        const Pair *pair = &g_array_index(proof->pairs, Pair, i);
-
-        wrong = pair->fits ? NULL : pair;
-    }
-    if (!wrong)
+    while (wrong < proof->pairs->len &&
+           g_array_index(proof->pairs, Pair, wrong).fits)
+        wrong++;
+    if (wrong == proof->pairs->len)
         return TRUE;
-    if (!vmr_qemuimg_compare(frozen, copy, &same, wait, error)) {
-        vmr_error_note(error, "it was to tell whether '%s' is a copy of '%s'",
-                       wrong->copy->path, wrong->frozen->path);
+    if (!compare_from(proof, first, &same, wait, error))
         return FALSE;
-    }
     if (same)
         return TRUE;
+    if (!find_wrong(proof, first, &wrong, wait, error))
+        return FALSE;
+    pair = &g_array_index(proof->pairs, Pair, wrong);
     g_set_error(error, VMR_ERROR, VMR_ERROR_IMAGE,
                 "'%s' does not hold what '%s' holds now: it was not copied, or "
                 "the source has changed since: copy it again, over what is there",
-                wrong->copy->path, wrong->frozen->path);
+                pair->copy->path, pair->frozen->path);
     return FALSE;
 }
 

@@ -65,6 +65,7 @@ typedef struct {
     const char *locked;        /* path that is always locked */
     guint64 behind;            /* bytes that a copy never makes good */
     gboolean behind_at_rest;   /* only while the guest is suspended */
+    const char *written_at_rest; /* path that changes once the guest is suspended */
     int libvirt_version;
     int qemu_version;
 } FakeKnobs;
