@@ -16,9 +16,10 @@ from copying import Copying
 from fleet import Fleet
 from guest import Guest
 from pause import Pause
+from proof import Proof
 from supervise import Supervise
 
-BENCHES = (Copying, Guest, Control, Fleet, Supervise, Pause, Collapse)
+BENCHES = (Copying, Guest, Control, Fleet, Supervise, Pause, Proof, Collapse)
 
 
 def main(argv: list[str] | None = None) -> int:

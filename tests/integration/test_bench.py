@@ -19,7 +19,7 @@ pytestmark = pytest.mark.qemu
 ROOT = pathlib.Path(__file__).parents[2]
 BENCH = ROOT / "bench"
 DOCUMENT = ROOT / "docs" / "explanation" / "performance.rst"
-NAMES = {"copying", "guest", "control", "fleet", "supervise", "pause", "collapse"}
+NAMES = {"copying", "guest", "control", "fleet", "supervise", "pause", "proof", "collapse"}
 
 
 def run(
