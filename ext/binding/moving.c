@@ -144,31 +144,34 @@ moving_plan(PyObject *module, PyObject *args, PyObject *keywords)
 PyDoc_STRVAR(
     moving_create_doc,
     "_create_image($module, /, path, format, size, backing_name=None,\n"
-    "              backing_format=None)\n"
+    "              backing_format=None, like=None)\n"
     "--\n\n"
-    "Make an image without data, mode 0600, where nothing is yet.\n"
+    "Make an image without data where nothing is yet.\n"
     "\n"
     "*path* is the file, *format* 'qcow2' or 'raw', *size* its virtual size in\n"
-    "bytes; *backing_name* and *backing_format* are for its header. Raises\n"
+    "bytes; *backing_name* and *backing_format* are for its header; owner, group and mode are those of the\n"
+    "image *like* (None: ours, 0600). Raises\n"
     "ExistsError, NotFoundError, NotSupportedError, SpecError, ImageError,\n"
     "StorageError. Calls qemu-img.");
 
 static PyObject *
 moving_create(PyObject *module, PyObject *args, PyObject *keywords)
 {
-    static char *names[] = {"path",         "format",         "size",
-                            "backing_name", "backing_format", NULL};
+    static char *names[] = {"path",           "format", "size", "backing_name",
+                            "backing_format", "like",   NULL};
     g_autofree char *path = NULL;
     g_autofree char *backing_name = NULL;
+    g_autofree char *like = NULL;
     VmrImageNew image = {0};
     Call call;
 
     if (!PyArg_ParseTupleAndKeywords(
-            args, keywords, "O&sK|O&z:_create_image", names, arg_path, &path,
+            args, keywords, "O&sK|O&zO&:_create_image", names, arg_path, &path,
             &image.format, &image.virtual_size, arg_path_or_none,
-            &backing_name, &image.backing_format))
+            &backing_name, &image.backing_format, arg_path_or_none, &like))
         return NULL;
     image.path = path;
+    image.like = like;
     image.backing_name = backing_name;
     call_enter(&call, module_get_state(module), -1);
     vmr_image_create(&image, NULL, &call.wait, &call.error);

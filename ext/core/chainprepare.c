@@ -263,6 +263,7 @@ make_layer(const VmrDomXml *dom, VmrLayerPlan *planned, const GPtrArray *plan,
         .virtual_size = is_raw ? source->file_size : source->virtual_size,
         .backing_name = planned->backing_name,
         .backing_format = planned->backing_format,
+        .like = source->path,
     };
     g_autoptr(GError) local = NULL;
 

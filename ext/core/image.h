@@ -72,12 +72,14 @@ typedef struct {
     guint64 virtual_size;       /* bytes */
     const char *backing_name;   /* to be written as it is, or NULL */
     const char *backing_format; /* with backing_name, always */
+    const char *like;           /* image whose owner, group and mode it gets
+                                 * (vmr_imagefile_give_owner()), or NULL */
 } VmrImageNew;
 
 /* A file that is made, but is not to be seen yet. */
 typedef struct VmrImageDraft VmrImageDraft;
 
-/* Make @image: a new file of mode 0600, its header by qemu-img, the backing file
+/* Make @image: a new file, of mode 0600 if like none, its header by qemu-img, the backing file
  * not looked at. It gets its name by vmr_image_draft_publish(); only where the
  * file system has no unnamed files it has it at once.
  * Errors: EXISTS, INVALID_SPEC, NOT_FOUND (its folder), NOT_SUPPORTED (no
@@ -96,7 +98,7 @@ void vmr_image_draft_free(VmrImageDraft *draft);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(VmrImageDraft, vmr_image_draft_free)
 
-/* Create @image: a new file of mode 0600 (an existing one is never touched),
+/* Create @image: a new file, as by a draft (an existing one is never touched),
  * its header by qemu-img, the backing file not looked at. *@made (may be NULL)
  * is what was made, read back. On failure nothing is left behind.
  * Errors: EXISTS, INVALID_SPEC, NOT_FOUND (its folder), NOT_SUPPORTED (no

@@ -5,7 +5,10 @@
 #include "imagefile.h"
 
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <sys/xattr.h>
+#include <unistd.h>
 
 #include "autofd.h"
 #include "error.h"
@@ -161,6 +164,66 @@ vmr_imagefile_get_birth(int fd)
         return 0;
     return (guint64)stx.stx_btime.tv_sec * G_GUINT64_CONSTANT(1000000000) +
            stx.stx_btime.tv_nsec;
+}
+
+/* Where libvirt (7.0 and later) notes the owner of a file that it gives to a QEMU's
+ * user, until it takes it back; only root can read it. */
+#define REMEMBERED_OWNER "trusted.libvirt.security.dac"
+
+/* Who the file @fd, behind @st, belongs to while no QEMU uses it. */
+static void
+get_lasting_owner(int fd, const struct stat *st, uid_t *uid, gid_t *gid)
+{
+    char text[64] = "";
+    unsigned owner;
+    unsigned group;
+
+    *uid = st->st_uid;
+    *gid = st->st_gid;
+    if (fgetxattr(fd, REMEMBERED_OWNER, text, sizeof(text) - 1) > 0 &&
+        sscanf(text, "+%u:+%u", &owner, &group) == 2) {
+        *uid = owner;
+        *gid = group;
+    }
+}
+
+gboolean
+vmr_imagefile_give_owner_of(int fd, const char *path, int like_fd,
+                            GError **error)
+{
+    struct stat like;
+    struct stat st;
+    uid_t uid;
+    gid_t gid;
+
+    if (fstat(like_fd, &like) < 0 || fstat(fd, &st) < 0) {
+        vmr_error_set_errno(error, errno, "look at", path);
+        return FALSE;
+    }
+    get_lasting_owner(like_fd, &like, &uid, &gid);
+    /* an ordinary user can give no file away, but to a group of its own */
+    if (geteuid() != 0 && st.st_gid != gid && fchown(fd, (uid_t)-1, gid) < 0)
+        return TRUE;
+    if (geteuid() == 0 && (st.st_uid != uid || st.st_gid != gid) &&
+        fchown(fd, uid, gid) < 0) {
+        vmr_error_set_errno(error, errno, "set the owner of", path);
+        return FALSE;
+    }
+    if (fchmod(fd, like.st_mode & 0664) == 0)
+        return TRUE;
+    vmr_error_set_errno(error, errno, "set the mode of", path);
+    return FALSE;
+}
+
+gboolean
+vmr_imagefile_give_owner(int fd, const char *path, const char *like,
+                         GError **error)
+{
+    struct stat st;
+    vmr_autofd like_fd = vmr_imagefile_open(like, &st, error);
+
+    return like_fd >= 0 &&
+           vmr_imagefile_give_owner_of(fd, path, like_fd, error);
 }
 
 gboolean

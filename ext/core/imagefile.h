@@ -41,6 +41,18 @@ void vmr_imagefile_identify(const struct stat *st, dev_t *dev, ino_t *ino);
  * is gone, soon on some file systems: this tells the two apart. */
 guint64 vmr_imagefile_get_birth(int fd);
 
+/* Give the new file @fd (@path, for error texts) the owner, group and mode of the
+ * image @like that it stands for, so that whoever opens that one can open it, too; but
+ * not the right of everybody to write. While libvirt has lent that to a QEMU it is the
+ * owner from before that counts. An ordinary user gives what it can, and without the
+ * group no mode. Errors: IO (root may not, on this storage), NOT_FOUND, IMAGE. */
+gboolean vmr_imagefile_give_owner(int fd, const char *path, const char *like,
+                                  GError **error);
+
+/* The same, with @like open as @like_fd. Errors: IO. */
+gboolean vmr_imagefile_give_owner_of(int fd, const char *path, int like_fd,
+                                     GError **error);
+
 /* Read @len bytes at @offset, less at the end of the file; *@got says how
  * many. Errors: IO. */
 gboolean vmr_imagefile_read(int fd, const char *path, guint8 *data, gsize len,

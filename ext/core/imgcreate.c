@@ -232,7 +232,9 @@ draft_fill(VmrImageDraft *draft, const VmrImageNew *image, const VmrWait *wait,
     }
     draft->image =
         vmr_image_read_fd(draft->fd, draft->path, image->format, error);
-    if (!draft->image || !check_made(image, draft->image, error))
+    if (!draft->image || !check_made(image, draft->image, error) ||
+        (image->like && !vmr_imagefile_give_owner(draft->fd, draft->path,
+                                                  image->like, error)))
         return FALSE;
     if (fsync(draft->fd) == 0)
         return TRUE;

@@ -88,7 +88,8 @@ make_file(VmrFile *file, const VmrImage *source, const char *backing_name,
                           .format = file->format,
                           .virtual_size = source->virtual_size,
                           .backing_name = backing_name,
-                          .backing_format = source->format};
+                          .backing_format = source->format,
+                          .like = source->path};
     VmrImageDraft *made = vmr_image_draft_new(&wanted, wait, error);
     const VmrImage *image;
     Draft *draft;

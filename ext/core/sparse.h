@@ -71,7 +71,7 @@ gboolean vmr_sparse_method_parse(const char *name, VmrSparseMethod *method,
                                  GError **error);
 
 /* Open both files of @spec, which is copied, check them, and start to copy.
- * A destination that is not there is created, mode 0600. It is locked against
+ * A destination that is not there is created, like its source. It is locked against
  * other copies; who finds it locked waits, and takes over what the other one has
  * copied if it fits. Errors: INVALID_SPEC (one and the same file), NOT_FOUND,
  * EXISTS, IMAGE (no file or block device), BUSY (in use by a QEMU), IO. */

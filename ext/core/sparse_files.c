@@ -91,7 +91,8 @@ create_destination(VmrSparseFiles *files, GError **error)
                         0600);
     if (files->out >= 0) {
         files->created = TRUE;
-        return TRUE;
+        return vmr_imagefile_give_owner_of(files->out, files->destination,
+                                           files->in, error);
     }
     vmr_error_set_virt(error,
                        errno == EEXIST ? VMR_ERROR_EXISTS : VMR_ERROR_IO,

@@ -67,7 +67,14 @@ class Store:
         size = layer.size if layer.format == "raw" else layer.virtual_size
 
         def make(path: str) -> None:
-            _core._create_image(path, layer.format, size, layer.backing_name, layer.backing_format)
+            _core._create_image(
+                path,
+                layer.format,
+                size,
+                layer.backing_name,
+                layer.backing_format,
+                like=layer.source,
+            )
 
         self._make(layer.destination, make)
 
@@ -83,10 +90,14 @@ class Store:
         if _is_in_place(layer):
             self._use_in_place(layer)
             return
+
+        def make(path: str) -> None:
+            _core._create_image(path, "raw", 0, like=layer.source)
+
         while True:
             self.check_source(layer)
             if not os.path.lexists(layer.destination):
-                self._make(layer.destination, _make_empty)
+                self._make(layer.destination, make, may_be_there=True)
             try:
                 fd = _open(layer.destination)
             except FileNotFoundError:
@@ -174,11 +185,11 @@ class Store:
                 os.close(fd)
         return True
 
-    def _make(self, path: str, make: Callable[[str], None]) -> None:
+    def _make(self, path: str, make: Callable[[str], None], *, may_be_there: bool = False) -> None:
         """Have a new file at ``path`` that is known to be ours from its first moment.
 
         It is made under a name that nobody else uses, noted down, and only then
-        given its name. Raises ExistsError.
+        given its name. Raises ExistsError, unless another one may be there.
         """
         temporary = self._temporary(path)
         others = tuple(one for one in self._job.state.created if one.path != path)
@@ -191,7 +202,7 @@ class Store:
             sync_folder(os.path.dirname(path))
         except FileExistsError as error:
             self._job.save(created=others)
-            if make is not _make_empty:
+            if not may_be_there:
                 raise _core._make_error(
                     "exists",
                     f"'{path}' is there since the migration was planned: remove it, or plan anew",
@@ -312,11 +323,6 @@ def _is_in_place(layer: LayerPlan) -> bool:
         return os.path.samefile(layer.source, layer.destination)
     except FileNotFoundError:
         return False
-
-
-def _make_empty(path: str) -> None:
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    os.close(os.open(path, flags, 0o600))
 
 
 def _open(path: str) -> int:

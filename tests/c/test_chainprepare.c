@@ -73,7 +73,7 @@ test_prepare_two_layers_skeleton(void)
     g_assert_cmpstr(backing_of(made, 0), ==, "common");
     g_assert_null(backing_of(made, 1));
     g_assert_cmpuint(img_count(pair->path2), ==, 2);
-    g_assert_cmpuint(img_stat(old).st_mode & 07777, ==, 0600);
+    g_assert_cmpuint(img_stat(old).st_mode & 07777, ==, 0644);
 }
 
 static void

@@ -3,8 +3,11 @@
 #include "error.h"
 #include "image.h"
 #include "imgutil.h"
+#include <glib/gstdio.h>
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/xattr.h>
+#include <unistd.h>
 
 /* Create @image as it must succeed. */
 static VmrImage *
@@ -44,7 +47,7 @@ test_create_overlay_as_asked(void)
 {
     g_autoptr(ImgFolder) folder = img_folder_new();
     g_autofree char *path = img_path(folder, "a");
-    VmrImageNew image = {path, "qcow2", IMG_SIZE, "sub/base", "raw"};
+    VmrImageNew image = {path, "qcow2", IMG_SIZE, "sub/base", "raw", NULL};
     mode_t before = umask(0);
     g_autoptr(VmrImage) made = create_fine(&image);
     struct stat st = img_stat(path);
@@ -65,7 +68,7 @@ test_create_strict_umask_mode_0600(void)
 {
     g_autoptr(ImgFolder) folder = img_folder_new();
     g_autofree char *path = img_path(folder, "a");
-    VmrImageNew image = {path, "qcow2", IMG_SIZE, NULL, NULL};
+    VmrImageNew image = {path, "qcow2", IMG_SIZE, NULL, NULL, NULL};
     mode_t before = umask(0777);
     g_autoptr(VmrImage) made = create_fine(&image);
 
@@ -74,12 +77,62 @@ test_create_strict_umask_mode_0600(void)
     g_assert_cmpuint(img_stat(path).st_mode & 07777, ==, 0600);
 }
 
+/* Where they differ from ours they can be set by root only. */
+static void
+test_create_like_another_image_owner_group_and_mode(void)
+{
+    g_autoptr(ImgFolder) folder = img_folder_new();
+    g_autofree char *like = img_path(folder, "like");
+    g_autofree char *path = img_path(folder, "a");
+    VmrImageNew image = {path, "qcow2", IMG_SIZE, NULL, NULL, like};
+    gboolean is_root = geteuid() == 0;
+    mode_t before = umask(0777);
+    g_autoptr(VmrImage) made = NULL;
+    struct stat st;
+
+    g_assert_true(g_file_set_contents(like, "", 0, NULL));
+    g_assert_cmpint(chown(like, is_root ? 1234 : geteuid(),
+                          is_root ? 5678 : getegid()), ==, 0);
+    g_assert_cmpint(g_chmod(like, 06647), ==, 0);
+    made = create_fine(&image);
+    umask(before);
+    st = img_stat(path);
+    g_assert_cmpuint(st.st_uid, ==, img_stat(like).st_uid);
+    g_assert_cmpuint(st.st_gid, ==, img_stat(like).st_gid);
+    /* nobody is to run it, or everybody to write it */
+    g_assert_cmpuint(st.st_mode & 07777, ==, 0644);
+}
+
+/* libvirt has lent it to a QEMU, and takes it back at its end. */
+static void
+test_create_like_a_lent_image_its_own_owner(void)
+{
+    g_autoptr(ImgFolder) folder = img_folder_new();
+    g_autofree char *like = img_path(folder, "like");
+    g_autofree char *path = img_path(folder, "a");
+    VmrImageNew image = {path, "raw", 0, NULL, NULL, like};
+    g_autoptr(VmrImage) made = NULL;
+    uid_t owner = geteuid() == 0 ? 1234 : geteuid();
+
+    g_assert_true(g_file_set_contents(like, "", 0, NULL));
+    g_assert_cmpint(chown(like, owner, (gid_t)-1), ==, 0);
+    if (geteuid() == 0) {
+        g_assert_cmpint(setxattr(like, "trusted.libvirt.security.dac",
+                                 "+0:+5678", 8, 0), ==, 0);
+        owner = 0;
+    }
+    made = create_fine(&image);
+    g_assert_cmpuint(img_stat(path).st_uid, ==, owner);
+    g_assert_cmpuint(img_stat(path).st_gid, ==,
+                     geteuid() == 0 ? 5678 : getegid());
+}
+
 static void
 test_create_made_not_wanted_fine(void)
 {
     g_autoptr(ImgFolder) folder = img_folder_new();
     g_autofree char *path = img_path(folder, "a");
-    VmrImageNew image = {path, "qcow2", IMG_SIZE, NULL, NULL};
+    VmrImageNew image = {path, "qcow2", IMG_SIZE, NULL, NULL, NULL};
     VmrWait wait = vmr_wait_for(20, NULL);
 
     g_assert_true(vmr_image_create(&image, NULL, &wait, NULL));
@@ -96,7 +149,7 @@ test_create_any_file_name_that_very_name(void)
 
     for (gsize i = 0; i < G_N_ELEMENTS(name_table); i++) {
         g_autofree char *path = img_path(folder, name_table[i]);
-        VmrImageNew image = {path, "qcow2", IMG_SIZE, "base", "qcow2"};
+        VmrImageNew image = {path, "qcow2", IMG_SIZE, "base", "qcow2", NULL};
         g_autoptr(VmrImage) made = create_fine(&image);
 
         g_assert_cmpstr(made->path, ==, path);
@@ -116,7 +169,7 @@ test_create_any_backing_name_that_very_name(void)
     for (gsize i = 0; i < G_N_ELEMENTS(name_table); i++) {
         g_autofree char *name = g_strdup_printf("%" G_GSIZE_FORMAT, i);
         g_autofree char *path = img_path(folder, name);
-        VmrImageNew image = {path, "qcow2", IMG_SIZE, name_table[i], "qcow2"};
+        VmrImageNew image = {path, "qcow2", IMG_SIZE, name_table[i], "qcow2", NULL};
         g_autoptr(VmrImage) made = create_fine(&image);
 
         g_assert_cmpstr(made->backing_name, ==, name_table[i]);
@@ -131,7 +184,7 @@ test_create_longest_backing_name_fine(void)
     g_autofree char *path = img_path(folder, "a");
     g_autofree char *longest = g_strnfill(1023, 'x');
     g_autofree char *longer = g_strnfill(1024, 'x');
-    VmrImageNew image = {path, "qcow2", IMG_SIZE, longer, "raw"};
+    VmrImageNew image = {path, "qcow2", IMG_SIZE, longer, "raw", NULL};
     g_autoptr(VmrImage) made = NULL;
 
     create_fails(&image, NULL, VMR_ERROR_INVALID_SPEC, "1023 bytes");
@@ -145,7 +198,7 @@ test_create_relative_path_fine(void)
 {
     g_autoptr(ImgFolder) folder = img_folder_new();
     g_autofree char *before = g_get_current_dir();
-    VmrImageNew image = {"a:b", "qcow2", IMG_SIZE, NULL, NULL};
+    VmrImageNew image = {"a:b", "qcow2", IMG_SIZE, NULL, NULL, NULL};
     g_autoptr(VmrImage) made = NULL;
 
     g_assert_cmpint(chdir(folder), ==, 0);
@@ -164,7 +217,7 @@ test_create_large_sizes_fine(void)
     g_autofree char *path = img_path(folder, "a");
 
     for (gsize i = 0; i < G_N_ELEMENTS(size_table); i++) {
-        VmrImageNew image = {path, "qcow2", size_table[i], NULL, NULL};
+        VmrImageNew image = {path, "qcow2", size_table[i], NULL, NULL, NULL};
         g_autoptr(VmrImage) made = create_fine(&image);
 
         g_assert_cmpuint(made->virtual_size, ==, size_table[i]);
@@ -177,7 +230,7 @@ test_create_raw_odd_size_kept(void)
 {
     g_autoptr(ImgFolder) folder = img_folder_new();
     g_autofree char *path = img_path(folder, "a");
-    VmrImageNew image = {path, "raw", 1025, NULL, NULL};
+    VmrImageNew image = {path, "raw", 1025, NULL, NULL, NULL};
     g_autoptr(VmrImage) made = create_fine(&image);
 
     g_assert_cmpuint(made->file_size, ==, 1025);
@@ -193,17 +246,17 @@ typedef struct {
 } Nonsense;
 
 static const Nonsense nonsense_table[] = {
-    {{NULL, "vmdk", 512, NULL, NULL}, VMR_ERROR_NOT_SUPPORTED, "'vmdk'"},
-    {{NULL, NULL, 512, NULL, NULL}, VMR_ERROR_NOT_SUPPORTED, "''"},
-    {{NULL, "qcow2", 513, NULL, NULL}, VMR_ERROR_INVALID_SPEC, "513 bytes"},
-    {{NULL, "raw", (guint64)1 << 63, NULL, NULL}, VMR_ERROR_INVALID_SPEC,
+    {{NULL, "vmdk", 512, NULL, NULL, NULL}, VMR_ERROR_NOT_SUPPORTED, "'vmdk'"},
+    {{NULL, NULL, 512, NULL, NULL, NULL}, VMR_ERROR_NOT_SUPPORTED, "''"},
+    {{NULL, "qcow2", 513, NULL, NULL, NULL}, VMR_ERROR_INVALID_SPEC, "513 bytes"},
+    {{NULL, "raw", (guint64)1 << 63, NULL, NULL, NULL}, VMR_ERROR_INVALID_SPEC,
      "9223372036854775808"},
-    {{NULL, "qcow2", 512, "b", NULL}, VMR_ERROR_INVALID_SPEC, "backing"},
-    {{NULL, "qcow2", 512, "", "raw"}, VMR_ERROR_INVALID_SPEC, "backing"},
-    {{NULL, "raw", 512, "b", "raw"}, VMR_ERROR_INVALID_SPEC, "backing"},
-    {{NULL, "raw", G_MAXINT64, NULL, NULL}, VMR_ERROR_IO, "size"},
-    {{NULL, "qcow2", (guint64)1 << 62, NULL, NULL}, VMR_ERROR_IO, "qemu-img"},
-    {{NULL, "qcow2", 512, "a\nb", "raw"}, VMR_ERROR_IMAGE, "control"},
+    {{NULL, "qcow2", 512, "b", NULL, NULL}, VMR_ERROR_INVALID_SPEC, "backing"},
+    {{NULL, "qcow2", 512, "", "raw", NULL}, VMR_ERROR_INVALID_SPEC, "backing"},
+    {{NULL, "raw", 512, "b", "raw", NULL}, VMR_ERROR_INVALID_SPEC, "backing"},
+    {{NULL, "raw", G_MAXINT64, NULL, NULL, NULL}, VMR_ERROR_IO, "size"},
+    {{NULL, "qcow2", (guint64)1 << 62, NULL, NULL, NULL}, VMR_ERROR_IO, "qemu-img"},
+    {{NULL, "qcow2", 512, "a\nb", "raw", NULL}, VMR_ERROR_IMAGE, "control"},
 };
 
 static void
@@ -228,7 +281,7 @@ test_create_existing_file_untouched(void)
     g_autoptr(ImgFolder) folder = img_folder_new();
     g_autofree char *path = img_path(folder, "a");
     g_autofree char *content = NULL;
-    VmrImageNew image = {path, "qcow2", IMG_SIZE, NULL, NULL};
+    VmrImageNew image = {path, "qcow2", IMG_SIZE, NULL, NULL, NULL};
 
     g_assert_true(g_file_set_contents(path, "mine", -1, NULL));
     create_fails(&image, NULL, VMR_ERROR_EXISTS, path);
@@ -245,7 +298,7 @@ test_create_on_link_or_fifo_exists(void)
     g_autofree char *dangling = img_path(folder, "dangling");
     g_autofree char *victim = img_path(folder, "victim");
     g_autofree char *fifo = img_path(folder, "fifo");
-    VmrImageNew image = {dangling, "qcow2", IMG_SIZE, NULL, NULL};
+    VmrImageNew image = {dangling, "qcow2", IMG_SIZE, NULL, NULL, NULL};
 
     g_assert_cmpint(symlink("victim", dangling), ==, 0);
     g_assert_cmpint(mkfifo(fifo, 0600), ==, 0);
@@ -263,7 +316,7 @@ test_create_no_folder_not_found(void)
     g_autoptr(ImgFolder) folder = img_folder_new();
     g_autofree char *path = img_path(folder, "sub/a");
     g_autofree char *slash = img_path(folder, "a/");
-    VmrImageNew image = {path, "qcow2", IMG_SIZE, NULL, NULL};
+    VmrImageNew image = {path, "qcow2", IMG_SIZE, NULL, NULL, NULL};
 
     create_fails(&image, NULL, VMR_ERROR_NOT_FOUND, "sub'");
     image.path = slash;
@@ -284,7 +337,7 @@ create_with_script(const char *script, const VmrWait *wait, VmrErrorCode code,
     g_autofree char *tool = img_path(bin, "qemu-img");
     g_autofree char *before = g_strdup(g_getenv("PATH"));
     g_autofree char *with = g_strconcat(bin, ":/usr/bin:/bin", NULL);
-    VmrImageNew image = {path, "qcow2", IMG_SIZE, NULL, NULL};
+    VmrImageNew image = {path, "qcow2", IMG_SIZE, NULL, NULL, NULL};
 
     if (script) {
         g_assert_true(g_file_set_contents(tool, script, -1, NULL));
@@ -408,7 +461,7 @@ test_create_children_reaped_by_others_fine(void)
 {
     g_autoptr(ImgFolder) folder = img_folder_new();
     g_autofree char *path = img_path(folder, "a");
-    VmrImageNew image = {path, "qcow2", IMG_SIZE, NULL, NULL};
+    VmrImageNew image = {path, "qcow2", IMG_SIZE, NULL, NULL, NULL};
     g_autoptr(VmrImage) made = NULL;
 
     signal(SIGCHLD, SIG_IGN);
@@ -434,6 +487,8 @@ main(int argc, char **argv)
 #define ADD(name) g_test_add_func("/imgcreate/" #name, test_##name)
     ADD(create_overlay_as_asked);
     ADD(create_strict_umask_mode_0600);
+    ADD(create_like_another_image_owner_group_and_mode);
+    ADD(create_like_a_lent_image_its_own_owner);
     ADD(create_made_not_wanted_fine);
     ADD(create_any_file_name_that_very_name);
     ADD(create_any_backing_name_that_very_name);

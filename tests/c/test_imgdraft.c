@@ -36,7 +36,7 @@ openat(int folder, const char *path, int flags, ...)
 static VmrImageDraft *
 draft(const char *path)
 {
-    VmrImageNew image = {path, "qcow2", IMG_SIZE, "below", "raw"};
+    VmrImageNew image = {path, "qcow2", IMG_SIZE, "below", "raw", NULL};
     VmrWait wait = vmr_wait_for(20, NULL);
     g_autoptr(GError) error = NULL;
     VmrImageDraft *made = vmr_image_draft_new(&image, &wait, &error);

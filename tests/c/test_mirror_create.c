@@ -77,6 +77,7 @@ check_made(const char *side, const char *name, const char *backing)
     g_assert_no_error(error);
     g_assert_cmpstr(image->backing_name, ==, backing);
     g_assert_cmpint(g_stat(path, &st), ==, 0);
+    /* as those of the source, which fake_files.c has made */
     g_assert_cmpint(st.st_mode & 0777, ==, 0600);
 }
 

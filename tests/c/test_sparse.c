@@ -230,17 +230,19 @@ test_copy_over_longer_file_old_data_gone(void)
 }
 
 static void
-test_copy_new_file_mode_0600_and_marked_complete(void)
+test_copy_new_file_like_its_source_and_marked_complete(void)
 {
     g_auto(Pair) pair = pair_new(MIB(1));
+    int mode = g_chmod(pair.source, 0640);
     VmrSparseReport report = copy_pair(&pair, 0);
     VmrCopymark mark = mark_of(pair.destination);
     VmrStamp source;
     VmrStamp destination;
 
+    g_assert_cmpint(mode, ==, 0);
     g_assert_true(vmr_stamp_take(pair.source, &source, NULL));
     g_assert_true(vmr_stamp_take(pair.destination, &destination, NULL));
-    g_assert_cmpuint(img_stat(pair.destination).st_mode & 07777, ==, 0600);
+    g_assert_cmpuint(img_stat(pair.destination).st_mode & 07777, ==, 0640);
     g_assert_cmpint(mark.state, ==, VMR_COPYMARK_COMPLETE);
     g_assert_cmpstr(mark.checksum, ==, report.checksum);
     g_assert_cmpint(vmr_copymark_compare(&mark, &source, &destination), ==,
@@ -419,8 +421,8 @@ main(int argc, char **argv)
                     test_copy_over_file_same_inode_and_mode);
     g_test_add_func("/sparse/copy_over_longer_file_old_data_gone",
                     test_copy_over_longer_file_old_data_gone);
-    g_test_add_func("/sparse/copy_new_file_mode_0600_and_marked_complete",
-                    test_copy_new_file_mode_0600_and_marked_complete);
+    g_test_add_func("/sparse/copy_new_file_like_its_source_and_marked_complete",
+                    test_copy_new_file_like_its_source_and_marked_complete);
     g_test_add_func("/sparse/copy_again_nothing_is_done",
                     test_copy_again_nothing_is_done);
     g_test_add_func("/sparse/copy_again_of_changed_source_or_copy_copied",

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import shutil
 import stat
@@ -153,10 +154,15 @@ def test_context_of_a_guest_that_was_destroyed_says_what_is_left(guest: Guest) -
     mirror.detach()
 
 
-def test_created_files_are_private_and_name_their_backing_file_relatively(guest: Guest) -> None:
+def test_created_files_are_like_their_layer_and_name_their_backing_file_relatively(
+    guest: Guest,
+) -> None:
+    guest.tops[0].chmod(0o640)
+    os.chown(guest.tops[0], -1, 4711 if os.geteuid() == 0 else os.getgid())
     mirror = create(guest)
     for path in (guest.path1 / "old.migrate", guest.path2 / "new0.qcow2"):
-        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert stat.S_IMODE(path.stat().st_mode) == 0o640
+        assert path.stat().st_gid == guest.tops[0].stat().st_gid
         assert backing_name(path) == "old.qcow2"
     mirror.abort()
 
@@ -217,6 +223,7 @@ def test_names_with_odd_characters_survive(guest: Guest) -> None:
 def test_progress_tells_of_each_disk(make_guest: Callable[..., Guest]) -> None:
     guest = make_guest(disks=2)
     with create(guest, disks=2) as mirror:
+        guest.wait_for_writes(20)
         mirror.wait_ready(timeout=30)
         progress = mirror.progress()
         assert [disk.target for disk in progress] == ["vda", "vdb"]
