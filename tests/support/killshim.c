@@ -24,6 +24,7 @@ static int kill_before;
 static int kill_after;
 static int kill_during;
 static long kill_delay; /* µs */
+static const char *kill_in; /* name of a function */
 static int pivots;
 static int fail_pivot;
 static int log_fd = -1;
@@ -62,6 +63,15 @@ killshim_arm(const char *log, int before, int after, int during, long delay)
     armed = 1;
 }
 
+/* The same for the n-th call of the function @name alone; @name must stay. */
+void killshim_arm_in(const char *log, const char *name, int n, long delay);
+void
+killshim_arm_in(const char *log, const char *name, int n, long delay)
+{
+    kill_in = name;
+    killshim_arm(log, 0, 0, n, delay);
+}
+
 /* Have the n-th virDomainBlockJobAbort() with the PIVOT flag fail. */
 void killshim_fail_pivot(int n);
 void
@@ -89,7 +99,8 @@ enter(const char *name, char kind)
         die();
     if (n == kill_before)
         die();
-    if (n == kill_during)
+    if (kill_in ? strcmp(name, kill_in) == 0 && --kill_during == 0
+                : n == kill_during)
         pthread_create(&thread, NULL, die_later, NULL);
     pthread_mutex_unlock(&mutex);
     return n;

@@ -5,7 +5,8 @@ The one argument is a JSON object. ``last`` names the folder of a guest whose mi
 was killed, and whether it is to be undone; what it came to is printed as JSON.
 ``next`` names the folder of a new guest, and where this process is to be killed: at
 the n-th of the moments at which Python touches a file (``touch``), or at the n-th call
-of libvirt (``call``; the killshim). With n = 0 nothing happens, and the number of
+of libvirt (``call``; the killshim), or ``delay`` µs after it has begun its n-th commit
+(``commit``). With n = 0 nothing happens, and the number of
 moments is printed.
 """
 
@@ -27,6 +28,8 @@ import virmirror
 from support import guest as guests
 from support.guest import Guest
 from virmirror import embed
+
+_COMMIT = b"virDomainBlockCommit"  # the shim keeps a pointer to it
 
 # Python's audit events around everything that is made, named or removed.
 TOUCHES = {"os.link", "os.remove", "os.rename", "os.mkdir", "subprocess.Popen", "fcntl.fcntl"}
@@ -105,11 +108,16 @@ def begin(host: embed.Host, job: dict[str, Any]) -> None:
     guests._numbers = itertools.count(job["number"])  # this process is not the first
     guest = Guest(host, pathlib.Path(job["folder"]), disks=2)
     plan = virmirror.plan(guest.dom, dict.fromkeys(guest.targets(), guest.path2))
-    if job["call"]:
+    if job["kind"] != "touch":
         shim = ctypes.CDLL(None)
-        shim.killshim_arm.argtypes = [ctypes.c_char_p, *[ctypes.c_int] * 3, ctypes.c_long]
-        n = max(job["n"], 0)
-        shim.killshim_arm(job["log"].encode(), n, 0, 0, 0)
+        log = job["log"].encode()
+        if job["kind"] == "commit":
+            types = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_int, ctypes.c_long]
+            shim.killshim_arm_in.argtypes = types
+            shim.killshim_arm_in(log, _COMMIT, job["n"], job["delay"])
+        else:
+            shim.killshim_arm.argtypes = [ctypes.c_char_p, *[ctypes.c_int] * 3, ctypes.c_long]
+            shim.killshim_arm(log, job["n"], 0, 0, 0)
         virmirror.run(plan, conn=host.conn)
         print(json.dumps({"count": len(pathlib.Path(job["log"]).read_text().splitlines())}))
     else:
