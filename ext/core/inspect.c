@@ -10,6 +10,9 @@
 #include "live.h"
 #include "reach.h"
 
+/* How often to look again because something has moved meanwhile. */
+#define MAX_LOOKS 10
+
 static const struct {
     const char *name;
     const char *advice;
@@ -316,12 +319,14 @@ read_xml(const VmrDomain *dom, guint flags, const VmrWait *wait,
 }
 
 static gboolean
-inspect_disks(VmrInspection *inspection, const VmrDomain *dom,
+look_at_disks(VmrInspection *inspection, const VmrDomain *dom,
               const VmrWait *wait, GError **error)
 {
     g_autoptr(VmrDomXml) live = NULL;
     g_autoptr(VmrDomXml) inactive = NULL;
 
+    g_ptr_array_set_size(inspection->disks, 0);
+    g_ptr_array_set_size(inspection->hidden, 0);
     if (!inspect_jobs(inspection, dom, wait, error) ||
         !vmr_reach_files(inspection->record, wait, error))
         return FALSE;
@@ -339,6 +344,51 @@ inspect_disks(VmrInspection *inspection, const VmrDomain *dom,
         }
         if (one->verdict == VMR_VERDICT_HIDDEN)
             g_ptr_array_add(inspection->hidden, g_strdup(one->disk->target));
+    }
+    return TRUE;
+}
+
+static gboolean
+shows_job(const VmrDiskInspection *one)
+{
+    return one->truth == VMR_TRUTH_MIRRORING ||
+           one->truth == VMR_TRUTH_READY || one->truth == VMR_TRUTH_ENDING ||
+           one->truth == VMR_TRUTH_RETURNING ||
+           one->truth == VMR_TRUTH_UNDOING;
+}
+
+/* Jobs are asked for before the definition is read, and may begin and end in between.
+ * Where the two do not fit, the jobs must still be as they were. */
+static gboolean
+check_unmoved(const VmrInspection *inspection, const VmrDomain *dom,
+              gboolean *moved, const VmrWait *wait, GError **error)
+{
+    *moved = FALSE;
+    for (guint i = 0; inspection->running && i < inspection->disks->len; i++) {
+        const VmrDiskInspection *one = g_ptr_array_index(inspection->disks, i);
+        virDomainBlockJobInfo info;
+        gboolean job;
+
+        if (one->truth == VMR_TRUTH_OTHER || one->job == shows_job(one))
+            continue;
+        if (!vmr_hv_block_job_info(dom, one->disk->target, &info, &job, wait,
+                                   error))
+            return FALSE;
+        *moved = *moved || job != one->job;
+    }
+    return TRUE;
+}
+
+static gboolean
+inspect_disks(VmrInspection *inspection, const VmrDomain *dom,
+              const VmrWait *wait, GError **error)
+{
+    gboolean moved = TRUE;
+
+    for (int look = 0; moved && look < MAX_LOOKS; look++) {
+        if (!look_at_disks(inspection, dom, wait, error) ||
+            !check_unmoved(inspection, dom, &moved, wait, error))
+            return FALSE;
     }
     inspection->verdict = judge_all(inspection->disks);
     return TRUE;

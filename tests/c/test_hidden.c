@@ -177,6 +177,36 @@ test_commit_ends_between_two_looks_done(Fixture *fixture, gconstpointer data)
     check_source(fixture, fixture->base);
 }
 
+/* A mirror that is ready when its job is asked for, and over when the definition is
+ * read, is not one that libvirt does not show. */
+static void
+check_ends_while_inspected(Fixture *fixture, gboolean well, VmrVerdict verdict)
+{
+    FakeKnobs *knobs = fake_hv_knobs(fixture->fake);
+
+    vmr_mirror_free(fixture_create(fixture->fake, 1, FALSE));
+    knobs->ends_well = well;
+    knobs->ends_after = VMR_HV_BLOCK_JOB_INFO;
+    knobs->ends_in = 1;
+    g_assert_cmpint(inspect(fixture), ==, verdict);
+    vmr_recovery_free(recover(fixture));
+    fixture_check_ended(fixture->fake, files);
+}
+
+static void
+test_copy_fails_while_inspected_aborted(Fixture *fixture,
+                                        gconstpointer unused G_GNUC_UNUSED)
+{
+    check_ends_while_inspected(fixture, FALSE, VMR_VERDICT_ABORTED);
+}
+
+static void
+test_copy_is_pivoted_while_inspected_pivoted(
+    Fixture *fixture, gconstpointer unused G_GNUC_UNUSED)
+{
+    check_ends_while_inspected(fixture, TRUE, VMR_VERDICT_PIVOTED);
+}
+
 static void
 check_refused(Fixture *fixture, guint flags)
 {
@@ -274,6 +304,10 @@ static const struct {
      test_commit_not_ready_is_waited_for},
     {"/hidden/commit_into_another_layer_is_left",
      test_commit_into_another_layer_is_left},
+    {"/hidden/copy_fails_while_inspected_aborted",
+     test_copy_fails_while_inspected_aborted},
+    {"/hidden/copy_is_pivoted_while_inspected_pivoted",
+     test_copy_is_pivoted_while_inspected_pivoted},
     {"/hidden/abort_of_a_commit_is_refused",
      test_abort_of_a_commit_is_refused},
     {"/hidden/pivot_of_a_copy_is_refused", test_pivot_of_a_copy_is_refused},
