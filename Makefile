@@ -14,11 +14,13 @@ EXT_MODULE := $(wildcard python/virmirror/_core*.so)
 # how long and how often, for the targets of "check-all"
 SECONDS ?= 60
 CYCLES ?= 10000
+# for "check-distro": what debootstrap calls it
+DISTRO ?= trixie
 # for the targets of "bench": --quick, --runs 9, --dir /mnt ...
 BENCH_FLAGS ?=
 
-.PHONY: help demo test check build lint fuzz asan tsan leak valgrind check-all tidy docs dist \
-        bench clean system system-test system-bench system-all FORCE
+.PHONY: help demo test check build lint fuzz asan tsan leak valgrind check-all check-distro tidy \
+        docs dist bench clean system system-test system-bench system-all FORCE
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -56,6 +58,9 @@ valgrind: build/ext-werror.stamp system-all ## the heart of the Python tests in 
 check-all: build/ext-werror.stamp ## all that is too long for "make test": full sweeps, fuzz, asan, tsan, leak, valgrind
 	VIRMIRROR_FULL=1 $(PY) -m pytest -o faulthandler_timeout=0
 	$(MAKE) fuzz asan tsan leak valgrind
+
+check-distro: system-all ## DISTRO=trixie or sid: the demo and the tests on that release of Debian, as root
+	tools/check-distro.sh $(DISTRO)
 
 bench: build system-bench ## measure virmirror beside other tools; bench-NAME is one of bench/NAME.py
 	$(PY) bench/all.py --json build/bench $(BENCH_FLAGS)

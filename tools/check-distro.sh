@@ -42,7 +42,7 @@ make_tree() {
         echo "$0: apt knows no mirror of Debian; run \"apt-get update\" first" >&2
         return 1
     fi
-    debootstrap --variant=minbase "$suite" "$tree" "$uri"
+    debootstrap --variant=minbase "$suite" "$tree" "$uri" || return
     # there is no init system: nothing may be started by an installation
     printf '#!/bin/sh\nexit 101\n' >"$tree/usr/sbin/policy-rc.d"
     chmod 755 "$tree/usr/sbin/policy-rc.d"
@@ -106,14 +106,13 @@ inside() {
         "$(declare -f pip_paths lend_pip enter); $(declare -p tree command passed); enter"
 }
 
-prepare() (
-    set -e
-    make_tree
-    rm -rf "$tree/root/virmirror"
-    git clone --quiet --no-hardlinks "$here" "$tree/root/virmirror"
-    inside "apt-get update -q &&
-        apt-get install -q -y --no-install-recommends make ca-certificates"
-)
+prepare() {
+    make_tree &&
+        rm -rf "$tree/root/virmirror" &&
+        git clone --quiet --no-hardlinks "$here" "$tree/root/virmirror" &&
+        inside "apt-get update -q &&
+            apt-get install -q -y --no-install-recommends make ca-certificates"
+}
 
 part() {
     local name=${1%%=*} began=$SECONDS state=passed

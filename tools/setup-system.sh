@@ -48,9 +48,9 @@ if [ $with_tests = yes ]; then
     programs+=(clang llvm-symbolizer strace mkfs.xfs filefrag losetup nsenter)
 fi
 if [ $with_all = yes ]; then
-    apt+=(valgrind)
-    dnf+=(valgrind)
-    programs+=(valgrind)
+    apt+=(valgrind debootstrap)
+    dnf+=(valgrind debootstrap)
+    programs+=(valgrind debootstrap)
 fi
 
 # The family of this system, and its name for people.
