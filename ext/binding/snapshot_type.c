@@ -314,6 +314,19 @@ snapshot_get_snapshot(PyObject *object, void *unused)
         return snapshot_member(NULL);
     if (!arg_domain(self->domain, &dom))
         return NULL;
+    if (self->state == VMR_STATE_DONE) {
+        /* what libvirt has under that name by now is another one */
+        g_autoptr(PyObject) name = PyUnicode_FromFormat(
+            "mirrored snapshot '%U' has ended: libvirt's record of it is gone",
+            self->name);
+        const char *text = name ? PyUnicode_AsUTF8AndSize(name, NULL) : NULL;
+        g_autoptr(PyObject) error =
+            text ? errors_make(dom.state, "invalid-state", text) : NULL;
+
+        if (error)
+            PyErr_SetObject((PyObject *)Py_TYPE(error), error);
+        return NULL;
+    }
     return PyObject_CallMethod(dom.object, "snapshotLookupByName", "O",
                                self->name);
 }
@@ -439,8 +452,8 @@ static PyGetSetDef snapshot_getset[] = {
      PyDoc_STR("The domain, the very object that was given."), NULL},
     {"snapshot", snapshot_get_snapshot, NULL,
      PyDoc_STR("libvirt's record of the snapshot: a new "
-               "libvirt.virDomainSnapshot,\nwhile there is one. Calls "
-               "virDomainSnapshotLookupByName."),
+               "libvirt.virDomainSnapshot,\nwhile there is one. Raises "
+               "StateError after the end. Calls\nvirDomainSnapshotLookupByName."),
      NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };

@@ -17,11 +17,11 @@ import pathlib
 import re
 import stat
 import time
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from . import _core, values
-from .errors import ImageError, NotFoundError
+from .errors import ImageError, JournalError, MirrorError, NotFoundError
+from .oserrors import os_errors
 
 if TYPE_CHECKING:
     from .planning import Plan
@@ -36,12 +36,17 @@ __all__ = [
     "libvirt_domain",
     "sync_folder",
     "unfinished",
+    "unfinished_of",
 ]
 
 Phase: TypeAlias = Literal["prepare", "mirror", "copy", "cut-over", "collapse", "clean"]
 
-# Reports of migrations that ended longer ago than this, in seconds, are dropped.
+_WHAT = "cannot keep the record of the migration"
+
+# Records of migrations that ended longer ago than this, in seconds, are dropped, and the
+# oldest where there are more of them, over all domains. Those that did not end stay.
 _KEEP = 30 * 24 * 3600.0
+_KEEP_COUNT = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,13 +130,14 @@ class Job:
         path = _home(plan.uuid) / f"{_identifier(plan.id)}.json"
         hold = _core._hold(plan.uuid)
         try:
-            with _storage_errors():
+            with os_errors(_WHAT):
                 for made in (path.parent.parent, path.parent):
                     if not made.exists():
                         made.mkdir(mode=0o700, parents=True, exist_ok=True)
                         sync_folder(made.parent)
                     _check_owned(made)
                 _drop_old(path.parent)
+                _prune()
                 state = _load(path) if path.exists() else _new_state(plan)
             if state.plan != plan.to_json():
                 raise _core._make_error("journal", f"'{path}' is the record of another plan")
@@ -160,7 +166,7 @@ class Job:
         BusyError (in a forked child)."""
         self.check_held()
         state = dataclasses.replace(self.state, **changes)
-        with _storage_errors():
+        with os_errors(_WHAT):
             _store(self._path, values.to_json(state))
         self.state = state
 
@@ -170,7 +176,7 @@ class Job:
 
     def forget(self) -> None:
         """Remove the record. Raises StorageError."""
-        with _storage_errors():
+        with os_errors(_WHAT):
             self._path.unlink(missing_ok=True)
 
     def owns(self, path: str) -> bool:
@@ -201,13 +207,29 @@ def unfinished(dom: Any) -> Plan | None:
     from .planning import Plan
 
     uuid = libvirt_domain(dom).UUIDString()
-    with _storage_errors():
+    with os_errors(_WHAT):
         paths = sorted(_home(uuid).glob("*.json"), key=lambda path: path.stat().st_mtime)
         for path in reversed(paths):
             state = _load(path)
             if state.report is None:
                 return Plan.from_json(state.plan)
     return None
+
+
+def unfinished_of(name: str) -> list[Plan]:
+    """The plans of unfinished migrations of a domain of this name or UUID, which may be gone;
+    the one that was touched last is the last. Raises StorageError."""
+    from .planning import Plan
+
+    found = []
+    with os_errors(_WHAT):
+        for path in sorted(folder().glob("*/*.json"), key=_modified):
+            with contextlib.suppress(JournalError, FileNotFoundError):
+                state = _load(path)
+                plan = Plan.from_json(state.plan)
+                if state.report is None and name in (plan.domain, plan.uuid):
+                    found.append(plan)
+    return found
 
 
 def libvirt_domain(dom: Any) -> Any:
@@ -239,16 +261,6 @@ def _identifier(text: str) -> str:
     if not re.fullmatch("[0-9a-f-]{1,64}", text):
         raise _core._make_error("journal", f"this is no identifier: {text!r:.80}")
     return text
-
-
-@contextlib.contextmanager
-def _storage_errors() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise _core._make_error(
-            "io", f"cannot keep the record of the migration: {error}"
-        ) from error
 
 
 def _check_owned(home: pathlib.Path) -> None:
@@ -302,6 +314,28 @@ def sync_folder(path: str | os.PathLike[str]) -> None:
 def _drop_old(home: pathlib.Path) -> None:
     for path in home.glob("*.new"):
         path.unlink()  # of a process that died while it wrote
-    for path in home.glob("*.json"):
-        if path.stat().st_mtime < time.time() - _KEEP and _load(path).report is not None:
-            path.unlink()
+
+
+def _prune() -> None:
+    """Drop the records of migrations that ended long ago, also those of domains that are
+    gone; and folders of domains that are empty."""
+    records = sorted(folder().glob("*/*.json"), key=_modified)
+    too_many = len(records) - _KEEP_COUNT
+    for n, path in enumerate(records):
+        if n >= too_many and _modified(path) >= time.time() - _KEEP:
+            break
+        with contextlib.suppress(MirrorError, OSError):  # another one's, or gone by now
+            if _load(path).report is not None:
+                path.unlink()
+    for home in folder().iterdir():
+        with contextlib.suppress(OSError):  # not empty
+            if _modified(home) < time.time() - _KEEP:
+                home.rmdir()
+
+
+def _modified(path: pathlib.Path) -> float:
+    """When a file was last changed; 0 if it is gone."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0

@@ -21,6 +21,7 @@ from . import _core, offline, recovery
 from .errors import MirrorError, StateError
 from .jobs import Created, Job, Phase, PhaseReport, libvirt_domain
 from .layers import Store
+from .oserrors import os_errors
 from .planning import Collapse, DiskPlan, Pace, Plan, Snapshots, plan
 from .reports import DiskReport, DiskSide, Forgotten, OnProgress, Progress, Report
 from .sides import Found, files_in, is_gone, look, side_of
@@ -102,7 +103,8 @@ def run(
     says so. After that the guest is on the new storage, and running the plan again
     finishes what is left to be done.
 
-    Raises BusyError (another process is at it), NotFoundError (the domain),
+    Raises BusyError (names the process that is at work on the domain), NotFoundError (the
+    domain),
     StateError (it does not run), DivergedError (a disk is where neither the old
     nor the new side is), ExistsError (another file is at the place of a copy),
     JournalError, StorageError, JobFailedError, MirrorTimeoutError, and what `copy`,
@@ -192,11 +194,12 @@ class _Migration:
         self._on_progress = on_progress
         self._timeout = timeout
         self._mirror: _core.MirrorSnapshot | None = None
+        self._callers: OSError | None = None  # raised by on_progress
         self._phase: Phase = "prepare"
         self._store = Store(plan, job, self._on_copy)
 
     def run(self) -> Report:
-        with contextlib.closing(self._store):
+        with contextlib.closing(self._store), self._os_errors():
             self._advance("run")
             with self._spending("collapse"):
                 for disk in self._plan.disks:
@@ -206,11 +209,12 @@ class _Migration:
             return self._finish(removed, left)
 
     def undo(self) -> tuple[str, ...]:
-        with contextlib.closing(self._store):
+        with contextlib.closing(self._store), self._os_errors():
             return self._remove(self._advance("undo"))
 
     def forget(self) -> Forgotten:
-        return self._leave(self._advance("forget"))
+        with self._os_errors():
+            return self._leave(self._advance("forget"))
 
     # ---- one step after the other ----
 
@@ -556,7 +560,15 @@ class _Migration:
 
     def _tell(self, progress: Progress) -> None:
         if self._on_progress is not None:
-            self._on_progress(progress)
+            try:
+                self._on_progress(progress)
+            except OSError as error:
+                self._callers = error
+                raise
+
+    def _os_errors(self) -> contextlib.AbstractContextManager[None]:
+        """Have errors of the operating system as this package's, but for the caller's own."""
+        return os_errors(is_others=lambda error: error is self._callers)
 
     def _on_copy(self, path: str, current: int, end: int) -> None:
         self._tell(Progress(self._phase, path, current, end))

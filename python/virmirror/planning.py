@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias
 
 from . import _core, jobs, values
+from .oserrors import os_errors
 
 __all__ = ["DiskPlan", "LayerPlan", "Plan", "plan"]
 
@@ -162,9 +163,10 @@ def plan(
     snapshot = name if name is not None else f"virmirror-{identity[:8]}"
     pairs = [(disk, os.path.normpath(folder)) for disk, folder in folders.items()]
     _check_unfinished(dom)
-    keep = snapshots == "keep"
+    keep, remove_source = snapshots == "keep", bool(remove_source)
     found = _core._plan_move(dom, pairs, snapshot, overlay_folder, keep, remove_source, timeout)
-    planned = tuple(_disk_plan(disk) for disk in found["disks"])
+    with os_errors():  # a file may be gone since it was looked at
+        planned = tuple(_disk_plan(disk) for disk in found["disks"])
     return Plan(
         id=identity,
         uri=jobs.libvirt_domain(dom).connect().getURI(),
@@ -176,9 +178,9 @@ def plan(
         collapse=collapse,
         remove_source=remove_source,
         pace=pace,
-        bandwidth=bandwidth,
-        reflink=reflink,
-        verify=verify,
+        bandwidth=int(bandwidth),
+        reflink=bool(reflink),
+        verify=bool(verify),
         pause_budget=None if pause_budget is None else float(pause_budget),
     )
 
@@ -191,8 +193,8 @@ def _check_options(
         findings.append(f"collapse must be 'auto', 'commit', 'pull' or 'none', not {collapse!r}")
     if pace not in ("auto", "full"):
         findings.append(f"pace must be 'auto' or 'full', not {pace!r}")
-    if bandwidth < 0:
-        findings.append("bandwidth must be 0 or more bytes per second")
+    if not (bandwidth >= 0 and bandwidth % 1 == 0):  # 50e6 is as good as 50_000_000
+        findings.append("bandwidth must be a whole number of bytes per second, 0 or more")
     if pause_budget is not None and not 0 <= pause_budget < float("inf"):
         findings.append("pause_budget must be None, or 0 or more seconds")
     if snapshots not in ("refuse", "keep"):

@@ -167,7 +167,7 @@ def test_migrate_remove_source_removes_the_top_only(guest: Guest) -> None:
 def test_plan_changes_nothing_and_survives_json_and_pickle(guest: Guest) -> None:
     with guest.resting():
         before = guest.state()
-        plan = virmirror.plan(guest.dom, {"vda": guest.path2}, collapse="pull", bandwidth=7)
+        plan = virmirror.plan(guest.dom, {"vda": guest.path2}, collapse="pull", bandwidth=50e6)
         assert guest.state() == before
         sizes = [path.stat().st_blocks * 512 for path in guest.path1.iterdir()]
     assert virmirror.Plan.from_json(plan.to_json()) == plan

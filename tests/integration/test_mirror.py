@@ -104,6 +104,13 @@ def test_pull_again_changes_nothing(guest: Guest) -> None:
     assert guest.chain() == [guest.path1 / "old.qcow2", guest.path1 / "common"]
 
 
+def test_snapshot_of_one_that_has_ended_is_refused(guest: Guest) -> None:
+    mirror = create(guest)
+    mirror.abort()
+    with pytest.raises(virmirror.StateError, match="'migrate' has ended"):
+        _ = mirror.snapshot
+
+
 def test_abort_keeps_the_overlay_and_removes_the_mirror(guest: Guest) -> None:
     mirror = create(guest)
     guest.wait_for_writes(50)

@@ -168,6 +168,17 @@ def ramfs(folder: pathlib.Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def read_only(folder: pathlib.Path) -> Iterator[None]:
+    """The folder can be read only, by root, too; what is open for writing stays so."""
+    subprocess.run(["mount", "--bind", folder, folder], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", folder], check=True)
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@contextlib.contextmanager
 def loop_device(path: pathlib.Path, *, partitions: bool = False) -> Iterator[pathlib.Path]:
     """A block device whose content is that of the file."""
     command = ["losetup", "--find", "--show", *(["--partscan"] if partitions else []), path]

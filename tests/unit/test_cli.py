@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The command line without QEMU: its syntax, help texts, errors and exit status."""
 
+import contextlib
+import dataclasses
 import json
 import os
 import re
@@ -8,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from pathlib import Path
 
 import libvirt
@@ -16,6 +19,7 @@ import pytest
 import virmirror
 from support.patience import PATIENCE
 from support.plans import PLAN
+from virmirror import jobs
 from virmirror.cli import main
 
 URI = "test:///default"  # its one domain is 'test', with the id 1
@@ -137,8 +141,14 @@ def test_create_with_arguments_in_any_order_means_what_virsh_means(
         (["migrate", "test", "vda"], "not DISK=FOLDER: 'vda'"),
         (["migrate", "test", "vda="], "not DISK=FOLDER: 'vda='"),
         (["migrate", "test", "vda=/a", "vda=/b"], "a disk is given twice"),
-        (["migrate", "test", "vda=/a", "--resume"], "--resume and --undo go alone"),
-        (["migrate", "test", "--resume", "--undo"], "--resume and --undo go alone"),
+        (["migrate", "test", "vda=/a", "--resume"], "--resume goes without DISK=FOLDER"),
+        (["migrate", "test", "--resume", "--undo"], "--resume goes without --undo"),
+        (["migrate", "test", "--undo", "--forget"], "--undo goes without --forget"),
+        (["migrate", "test", "--resume", "--verify"], "--resume goes without --verify"),
+        (["migrate", "test", "--resume", "--bandwidth", "5"], "--resume goes without --bandwidth"),
+        (["migrate", "test", "--resume", "--dry-run"], "--resume goes without --dry-run"),
+        (["migrate", "test", "--undo", "--timeout", "5"], "--undo goes without --timeout"),
+        (["migrate", "test", "--forget", "--verbose"], "--forget goes without --verbose"),
         (["migrate", "test", "vda=/a", "--timeout", "0"], "--timeout: must not be 0"),
         (["migrate", "test", "vda=/a", "--pace", "slow"], "invalid choice: 'slow'"),
     ],
@@ -506,3 +516,51 @@ def test_recover_with_another_policy_is_a_usage_error(run):
     status, out, err = run("-c", URI, "recover", "test", "--policy", "hope")
     assert (status, out) == (2, "")
     assert "invalid choice: 'hope'" in err
+
+
+@pytest.fixture
+def left(monkeypatch, tmp_path):
+    """Return the plan of a migration that was left in 'prepare', of a domain that is gone."""
+    monkeypatch.setenv("VIRMIRROR_STATE_DIR", str(tmp_path / "state"))
+    plan = dataclasses.replace(PLAN, uri=URI, domain="gone", uuid=str(uuid.uuid4()))
+    with contextlib.closing(jobs.Job.open(plan)) as job:
+        job.save()
+    return plan
+
+
+@pytest.mark.parametrize("by", ["name", "uuid"])
+def test_migrate_forget_of_a_domain_that_is_gone_tells_what_is_left(run, left, tmp_path, by):
+    file = tmp_path / "file"
+    file.touch()
+    with contextlib.closing(jobs.Job.open(left)) as job:
+        job.save(phase="copy", created=(jobs.Created.at(str(file)),))
+    name = "gone" if by == "name" else left.uuid
+    status, out, _ = run("-c", URI, "migrate", name, "--forget")
+    assert status == 0
+    assert out.splitlines() == [
+        "vda: gone (gone)",
+        f"left, and not in use by the domain: {file}",
+        "Migration forgotten",
+    ]
+    assert file.exists()
+    assert run("-c", URI, "migrate", name, "--forget")[0] == 1
+
+
+def test_migrate_undo_of_a_domain_that_is_gone_removes_what_was_made(run, left, tmp_path):
+    file = tmp_path / "file"
+    file.touch()
+    with contextlib.closing(jobs.Job.open(left)) as job:
+        job.save(created=(jobs.Created.at(str(file)),))
+    status, out, _ = run("-c", URI, "migrate", "gone", "--undo")
+    assert (status, out) == (0, "Migration undone\n")
+    assert not file.exists()
+
+
+def test_migrate_forget_of_two_domains_of_one_name_asks_for_the_uuid(run, left):
+    other = dataclasses.replace(left, uuid=str(uuid.uuid4()))
+    with contextlib.closing(jobs.Job.open(other)) as job:
+        job.save()
+    status, _, err = run("-c", URI, "migrate", "gone", "--forget")
+    assert status == 1 and left.uuid in err and other.uuid in err
+    assert run("-c", URI, "migrate", left.uuid, "--forget")[0] == 0
+    assert run("-c", URI, "migrate", "gone", "--forget")[0] == 0

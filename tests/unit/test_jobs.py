@@ -8,6 +8,8 @@ import os
 import stat
 import subprocess
 import sys
+import time
+import uuid
 
 import pytest
 
@@ -227,3 +229,41 @@ def test_domain_that_is_held_is_told_with_the_pid(dom, state):
             virmirror.plan(dom, {"vda": "/"})
     assert virmirror.inspect(dom).running_pid is None
     virmirror.recover(dom)
+
+
+def end_job(plan, days):
+    """Leave the record of a migration that ended so long ago."""
+    with contextlib.closing(jobs.Job.open(plan)) as job:
+        job.save(report="{}")
+    path = jobs.folder() / plan.uuid / f"{plan.id}.json"
+    then = time.time() - days * 24 * 3600
+    for one in (path, path.parent):
+        os.utime(one, (then, then))
+    return path
+
+
+def other_plan():
+    return dataclasses.replace(PLAN, uuid=str(uuid.uuid4()))
+
+
+def test_old_records_of_domains_that_are_gone_are_dropped(path):
+    old, recent, left = end_job(other_plan(), 31), end_job(other_plan(), 29), path
+    os.utime(left, (0, 0))
+    bad = old.parent.parent / "bad" / "1.json"
+    bad.parent.mkdir()
+    bad.write_text("{")
+    os.utime(bad, (0, 0))
+    jobs.Job.open(other_plan()).close()
+    assert not old.exists()
+    assert recent.exists() and left.exists() and bad.exists()
+    os.utime(old.parent, (0, 0))
+    jobs.Job.open(other_plan()).close()
+    assert not old.parent.exists()
+
+
+def test_oldest_records_are_dropped_where_there_are_many(path, monkeypatch):
+    monkeypatch.setattr(jobs, "_KEEP_COUNT", 3)
+    records = [end_job(other_plan(), days) for days in (5, 4, 3, 2)]
+    jobs.Job.open(other_plan()).close()
+    assert [record.exists() for record in records] == [False, False, True, True]
+    assert path.exists()

@@ -63,7 +63,13 @@ def _run(args: argparse.Namespace) -> None:
         # before the first connection, so that a wait ends with its event
         virmirror.start_event_loop()
         with _connect(args) as conn:
-            args.command.run(_lookup_domain(conn, args.domain), args)
+            try:
+                dom = _lookup_domain(conn, args.domain)
+            except Failure:
+                if args.command.run_gone and args.command.run_gone(conn, args):
+                    return
+                raise
+            args.command.run(dom, args)
 
 
 def _make_parser() -> argparse.ArgumentParser:

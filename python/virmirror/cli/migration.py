@@ -10,6 +10,7 @@ import sys
 import libvirt
 
 import virmirror
+from virmirror import jobs
 
 from .syntax import Command, CommandParser, Failure, natural, positive
 
@@ -77,6 +78,11 @@ def _add_migrate(parser: CommandParser) -> None:
     )
     parser.add_argument("--resume", action="store_true", help="go on where an earlier one died")
     parser.add_argument("--undo", action="store_true", help="undo what an earlier one has left")
+    parser.add_argument(
+        "--forget",
+        action="store_true",
+        help="tell what an earlier one has left where, and drop its record only",
+    )
     parser.add_argument("--verbose", action="store_true", help="display the progress")
     parser.add_argument("--json", action="store_true", help="print a JSON object, for programs")
 
@@ -88,24 +94,75 @@ def _disk_and_folder(text: str) -> tuple[str, str]:
     return disk, folder
 
 
+# What may be given besides the domain where an earlier migration is meant.
+_WITH = {"resume": {"timeout", "verbose", "json"}, "undo": set[str](), "forget": {"json"}}
+
+
+def _earlier(args: argparse.Namespace) -> list[str]:
+    """Which of the options are given that mean an earlier migration."""
+    return [name for name in _WITH if getattr(args, name)]
+
+
 def _check_migrate(parser: CommandParser, args: argparse.Namespace) -> None:
-    if args.resume or args.undo:
-        if args.disk or args.dry_run or (args.resume and args.undo):
-            parser.error("--resume and --undo go alone: the disks are in the record")
+    earlier = _earlier(args)
+    if earlier:
+        fine = {"command", "parser", "connect", "embed", "domain", earlier[0], *_WITH[earlier[0]]}
+        other = [
+            name
+            for name, value in vars(args).items()
+            if name not in fine and value != parser.get_default(name)
+        ]
+        if other:
+            option = "DISK=FOLDER" if other[0] == "disk" else f"--{other[0].replace('_', '-')}"
+            parser.error(
+                f"--{earlier[0]} goes without {option}: what is to be done is in the record"
+            )
     elif not args.disk:
         parser.error("the following arguments are required: DISK=FOLDER")
     if len({disk for disk, _ in args.disk}) != len(args.disk):
         parser.error("a disk is given twice")
 
 
+def _end_earlier(conn: libvirt.virConnect, plan: virmirror.Plan, args: argparse.Namespace) -> None:
+    """Undo or forget an earlier migration."""
+    if args.undo:
+        for path in virmirror.undo(plan, conn=conn):
+            print(f"left: {path}")
+        print("Migration undone")
+        return
+    forgotten = virmirror.forget(plan, conn=conn)
+    if args.json:
+        print(forgotten.to_json())
+        return
+    for disk in forgotten.disks:
+        print(f"{disk.target}: {' <- '.join(disk.chain) or 'gone'} ({disk.side})")
+    for path in forgotten.used:
+        print(f"in use: {path}")
+    for path in forgotten.left:
+        print(f"left, and not in use by the domain: {path}")
+    print("Migration forgotten")
+
+
+def _migrate_gone(conn: libvirt.virConnect, args: argparse.Namespace) -> bool:
+    """Undo or forget the migration of a domain that is gone, if there is one."""
+    if not (args.undo or args.forget):
+        return False
+    plans = jobs.unfinished_of(args.domain)
+    if len({plan.uuid for plan in plans}) > 1:
+        told = ", ".join(sorted({plan.uuid for plan in plans}))
+        raise Failure(f"several domains were called {args.domain!r}: give the UUID ({told})")
+    if plans:
+        _end_earlier(conn, plans[-1], args)
+    return bool(plans)
+
+
 def _migrate(dom: libvirt.virDomain, args: argparse.Namespace) -> None:
-    if args.resume or args.undo:
+    if _earlier(args):
         plan = virmirror.unfinished(dom)
         if plan is None:
             raise Failure(f"domain {dom.name()!r} has no unfinished migration")
-        if args.undo:
-            virmirror.undo(plan, conn=dom.connect())
-            print("Migration undone")
+        if not args.resume:
+            _end_earlier(dom.connect(), plan, args)
             return
     else:
         plan = virmirror.plan(
@@ -177,11 +234,13 @@ COMMANDS = (
             "[--overlay-folder FOLDER] [--snapshots {refuse,keep}]",
             "[--pace {auto,full}] [--bandwidth NUMBER [--bytes]] [--verify]",
             "[--timeout SECONDS] [--dry-run] [--verbose] [--json]",
-            "DOMAIN {--resume | --undo} [--timeout SECONDS] [--verbose] [--json]",
+            "DOMAIN --resume [--timeout SECONDS] [--verbose] [--json]",
+            "DOMAIN {--undo | --forget [--json]}",
         ),
         "move disks of a running domain into other folders",
         _add_migrate,
         _migrate,
         _check_migrate,
+        run_gone=_migrate_gone,
     ),
 )

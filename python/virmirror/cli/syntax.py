@@ -100,7 +100,9 @@ class Command(NamedTuple):
 
     ``usage`` is what comes after the name, in lines; ``check`` may end the program
     with a usage error before anything is opened. A command has either ``run``, which
-    is given the domain, or ``run_local``, which needs no hypervisor.
+    is given the domain, or ``run_local``, which needs no hypervisor. ``run_gone`` is tried
+    where there is no such domain, with what the user calls it; it returns whether that was
+    enough.
     """
 
     name: str
@@ -110,6 +112,7 @@ class Command(NamedTuple):
     run: Callable[[libvirt.virDomain, argparse.Namespace], None] | None
     check: Callable[[CommandParser, argparse.Namespace], None] | None = None
     run_local: Callable[[argparse.Namespace], None] | None = None
+    run_gone: Callable[[libvirt.virConnect, argparse.Namespace], bool] | None = None
 
 
 class Failure(Exception):
