@@ -24,33 +24,11 @@ static const char *const ready_names[VMR_READY_LAST] = {
     [VMR_READY_ABORT] = "abort",
 };
 
-/* Where <source> has its path, by the type of the disk; the types that are not
- * here (network, volume, nvme, ...) have none. */
-static const struct {
-    const char *type;
-    const char *attr;
-} path_attrs[] = {
-    {"file", "file"},
-    {"block", "dev"},
-    {"dir", "dir"},
-};
-
 const char *
 vmr_ready_name(VmrReady ready)
 {
     g_return_val_if_fail((unsigned)ready < VMR_READY_LAST, "unknown");
     return ready_names[ready];
-}
-
-static void
-layer_free(VmrLayer *layer)
-{
-    if (!layer)
-        return;
-    g_free(layer->type);
-    g_free(layer->path);
-    g_free(layer->format);
-    g_free(layer);
 }
 
 static void
@@ -62,13 +40,12 @@ disk_free(VmrDomDisk *disk)
     g_free(disk->device);
     g_free(disk->bus);
     g_clear_pointer(&disk->chain, g_ptr_array_unref);
-    layer_free(disk->mirror);
+    vmr_layer_free(disk->mirror);
     g_free(disk->mirror_job);
     g_clear_pointer(&disk->refusals, g_ptr_array_unref);
     g_free(disk);
 }
 
-G_DEFINE_AUTOPTR_CLEANUP_FUNC(VmrLayer, layer_free)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(VmrDomDisk, disk_free)
 
 void
@@ -82,15 +59,6 @@ vmr_domxml_free(VmrDomXml *dom)
     g_free(dom->machine);
     g_clear_pointer(&dom->disks, g_ptr_array_unref);
     g_free(dom);
-}
-
-static const char *
-path_attr(const char *type)
-{
-    for (gsize i = 0; i < G_N_ELEMENTS(path_attrs); i++)
-        if (strcmp(path_attrs[i].type, type) == 0)
-            return path_attrs[i].attr;
-    return NULL;
 }
 
 /* The attribute @name of the child @child of @node, or NULL; owned. */
@@ -111,37 +79,21 @@ dup_attr_or(const xmlNode *node, const char *name, const char *fallback)
     return value ? value : g_strdup(fallback);
 }
 
-/* The image that @node (<disk>, <backingStore>, <mirror>) describes; its
- * format stands in the child @format. */
-static VmrLayer *
-read_layer(const xmlNode *node, const char *format)
-{
-    VmrLayer *layer = g_new0(VmrLayer, 1);
-    const char *attr;
-
-    layer->type = dup_attr_or(node, "type", "file");
-    layer->format = dup_child_attr(node, format, "type");
-    attr = path_attr(layer->type);
-    if (attr)
-        layer->path = dup_child_attr(node, "source", attr);
-    return layer;
-}
-
 /* An empty drive has no <source>, or one without a path. */
 static gboolean
 has_medium(const xmlNode *node, const VmrLayer *top)
 {
     return vmr_xml_child(node, "source") &&
-           (top->path || !path_attr(top->type));
+           (top->path || !vmr_layer_wants_path(top));
 }
 
 /* The layers of the <disk> @node, from the top down. */
 static void
 read_chain(VmrDomDisk *disk, const xmlNode *node)
 {
-    g_autoptr(VmrLayer) top = read_layer(node, "driver");
+    g_autoptr(VmrLayer) top = vmr_layer_read(node, "driver");
 
-    disk->chain = g_ptr_array_new_with_free_func((GDestroyNotify)layer_free);
+    disk->chain = g_ptr_array_new_with_free_func((GDestroyNotify)vmr_layer_free);
     if (!has_medium(node, top))
         return;
     g_ptr_array_add(disk->chain, g_steal_pointer(&top));
@@ -152,7 +104,7 @@ read_chain(VmrDomDisk *disk, const xmlNode *node)
             disk->chain_ends = TRUE;
             return;
         }
-        g_ptr_array_add(disk->chain, read_layer(node, "format"));
+        g_ptr_array_add(disk->chain, vmr_layer_read(node, "format"));
     }
 }
 
@@ -186,7 +138,7 @@ read_mirror(VmrDomDisk *disk, const xmlNode *node, GError **error)
 
     if (!mirror)
         return TRUE;
-    disk->mirror = read_layer(mirror, "format");
+    disk->mirror = vmr_layer_read(mirror, "format");
     /* libvirt says file and format twice; this is the older way */
     if (!disk->mirror->path && strcmp(disk->mirror->type, "file") == 0)
         disk->mirror->path = vmr_xml_dup_attr(mirror, "file");
@@ -455,4 +407,13 @@ vmr_domdisk_source(const VmrDomDisk *disk)
     const VmrLayer *top = disk->chain->len > 0 ? disk->chain->pdata[0] : NULL;
 
     return top ? top->path : NULL;
+}
+
+gboolean
+vmr_domdisk_has_settings(const VmrDomDisk *disk)
+{
+    for (guint i = 0; i < disk->chain->len; i++)
+        if (vmr_layer_has_settings(g_ptr_array_index(disk->chain, i)))
+            return TRUE;
+    return FALSE;
 }

@@ -9,6 +9,8 @@
 #include <glib.h>
 #include <sys/types.h>
 
+#include "layer.h"
+
 G_BEGIN_DECLS
 
 #define VMR_DOMXML_MAX_SIZE (16 * 1024 * 1024)
@@ -21,13 +23,6 @@ typedef enum {
     VMR_READY_ABORT, /* libvirt asked QEMU to abort */
     VMR_READY_LAST
 } VmrReady;
-
-/* One layer of a backing chain. */
-typedef struct {
-    char *type;   /* "file", "block", "network", ... */
-    char *path;   /* NULL where the type has none */
-    char *format; /* "qcow2", "raw", ..., or NULL where not given */
-} VmrLayer;
 
 typedef struct {
     char *target;       /* "vda" */
@@ -84,6 +79,9 @@ VmrDomDisk *vmr_domxml_find(const VmrDomXml *dom, const char *name);
 
 /* The path of the top layer of @disk, borrowed, NULL where it has none. */
 const char *vmr_domdisk_source(const VmrDomDisk *disk);
+
+/* Whether a layer of @disk is tuned with what new files must be given. */
+gboolean vmr_domdisk_has_settings(const VmrDomDisk *disk);
 
 /* Whether @disk shows a block job that QEMU has ended and libvirt is letting go of:
  * it is of no kind any more. */

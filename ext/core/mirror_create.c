@@ -189,8 +189,8 @@ format_snapshot(const VmrMirror *mirror, const char *description,
             g_ptr_array_add(others, now->target);
     }
     g_ptr_array_add(others, NULL);
-    return vmr_snapxml_format_libvirt(spec,
-                                      (const char *const *)others->pdata);
+    return vmr_snapxml_format_libvirt(
+        spec, (const char *const *)others->pdata, live);
 }
 
 /* What was planned must still be so: a guard does not hold back another host,
@@ -244,22 +244,6 @@ take_snapshot(VmrMirror *mirror, const char *description, guint flags,
             return FALSE;
     }
     return TRUE;
-}
-
-gboolean
-vmr_mirror_start_copy(VmrMirror *mirror, const VmrDisk *disk,
-                      const VmrFile *file, const VmrWait *wait, GError **error)
-{
-    /* never SYNCHRONOUS_WRITES with these: the destination has no backing file
-     * until the pivot, so a cluster written in part would be zero-filled */
-    guint flags = VIR_DOMAIN_BLOCK_COPY_SHALLOW |
-                  VIR_DOMAIN_BLOCK_COPY_REUSE_EXT |
-                  VIR_DOMAIN_BLOCK_COPY_TRANSIENT_JOB;
-    g_autofree char *xml = vmr_snapxml_format_copy(file->path, file->format,
-                                                   vmr_file_is_block(file));
-
-    return vmr_hv_block_copy(mirror->dom, disk->target, xml, flags, wait,
-                             error);
 }
 
 static gboolean

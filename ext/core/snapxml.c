@@ -399,10 +399,21 @@ vmr_snapxml_format(const VmrSnapSpec *spec)
     return vmr_xml_format(xmlDocGetRootElement(doc));
 }
 
+/* The new top in the <disk> @node is to be like the one of @now (NULL: none). */
+static void
+add_settings(xmlNode *node, const VmrDomDisk *now)
+{
+    if (now && now->chain->len > 0)
+        vmr_layer_write_settings(g_ptr_array_index(now->chain, 0),
+                                 vmr_xml_child(node, "driver"),
+                                 vmr_xml_child(node, "source"));
+}
+
 /* libvirt is left no choice: it would take the format from the file's header,
  * and snapshot every disk that is not listed. */
 char *
-vmr_snapxml_format_libvirt(const VmrSnapSpec *spec, const char *const *others)
+vmr_snapxml_format_libvirt(const VmrSnapSpec *spec, const char *const *others,
+                           const VmrDomXml *live)
 {
     xmlNode *disks = NULL;
     g_autoptr(xmlDoc) doc = new_snapshot(spec, &disks);
@@ -420,22 +431,12 @@ vmr_snapxml_format_libvirt(const VmrSnapSpec *spec, const char *const *others)
         vmr_xml_set(node, "type", disk->file_is_block ? "block" : "file");
         add_image(node, disk->file, disk->driver ? disk->driver : "qcow2",
                   disk->file_is_block);
+        if (live)
+            add_settings(node, vmr_domxml_find(live, disk->name));
     }
     for (gsize i = 0; others && others[i]; i++)
         add_disk(disks, others[i], "no");
     return vmr_xml_format(xmlDocGetRootElement(doc));
-}
-
-char *
-vmr_snapxml_format_copy(const char *path, const char *format,
-                        gboolean is_block)
-{
-    g_autoptr(xmlDoc) doc = vmr_xml_new("disk");
-    xmlNode *disk = xmlDocGetRootElement(doc);
-
-    vmr_xml_set(disk, "type", is_block ? "block" : "file");
-    add_image(disk, path, format, is_block);
-    return vmr_xml_format(disk);
 }
 
 static const VmrDiskSpec *

@@ -15,6 +15,7 @@
  * <source file='/path2/new.qcow2'/>.
  */
 
+#include "domxml.h"
 #include "snapspec.h"
 
 G_BEGIN_DECLS
@@ -38,14 +39,11 @@ char *vmr_snapxml_format(const VmrSnapSpec *spec);
 
 /* @spec as libvirt is to see it: no <mirror>, always a driver, and
  * snapshot='no' for each excluded disk and each of @others (NULL-terminated
- * target names, or NULL); owned. */
+ * target names, or NULL). Each overlay is tuned as the disk's top is in @live
+ * (NULL: not at all); owned. */
 char *vmr_snapxml_format_libvirt(const VmrSnapSpec *spec,
-                                 const char *const *others);
-
-/* The <disk> that virDomainBlockCopy() wants for the copy to @path, always
- * with its format, never with a <backingStore>; owned. */
-char *vmr_snapxml_format_copy(const char *path, const char *format,
-                              gboolean is_block);
+                                 const char *const *others,
+                                 const VmrDomXml *live);
 
 /* libvirt's @snapshot_xml with a <mirror file= format=> in each <disk> that
  * @disks (of VmrDiskSpec) has a mirror for, matched by name; owned. */

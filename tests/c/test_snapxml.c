@@ -56,7 +56,7 @@ test_format_libvirt_golden_as_expected(gconstpointer name)
     static const char *const others[] = {"vdy", "sda", NULL};
     g_autofree char *file = g_strconcat("snapxml/", name, ".libvirt.xml", NULL);
     g_autoptr(VmrSnapSpec) spec = parse_golden(name);
-    g_autofree char *xml = vmr_snapxml_format_libvirt(spec, others);
+    g_autofree char *xml = vmr_snapxml_format_libvirt(spec, others, NULL);
 
     golden_check(xml, file);
 }
@@ -67,7 +67,7 @@ test_format_libvirt_golden_passes_the_schema(gconstpointer name)
 {
     static const char *const others[] = {"vdy", "sda", NULL};
     g_autoptr(VmrSnapSpec) spec = parse_golden(name);
-    g_autofree char *xml = vmr_snapxml_format_libvirt(spec, others);
+    g_autofree char *xml = vmr_snapxml_format_libvirt(spec, others, NULL);
     xmlRelaxNGParserCtxt *parser;
     xmlRelaxNG *schema;
     xmlRelaxNGValidCtxt *valid;
@@ -383,8 +383,8 @@ test_format_libvirt_excluded_disk_listed_once(void)
 
     g_ptr_array_add(spec->disks, vmr_diskspec_parse("vda,mirror=/b", NULL));
     g_ptr_array_add(spec->disks, vmr_diskspec_parse("vdb,snapshot=no", NULL));
-    listed = vmr_snapxml_format_libvirt(spec, others);
-    unlisted = vmr_snapxml_format_libvirt(spec, NULL);
+    listed = vmr_snapxml_format_libvirt(spec, others, NULL);
+    unlisted = vmr_snapxml_format_libvirt(spec, NULL, NULL);
     g_assert_cmpstr(listed, ==, unlisted);
     g_assert_cmpstr(listed, ==,
                     "<domainsnapshot>\n"
@@ -396,24 +396,6 @@ test_format_libvirt_excluded_disk_listed_once(void)
                     "    <disk name=\"vdb\" snapshot=\"no\"/>\n"
                     "  </disks>\n"
                     "</domainsnapshot>");
-}
-
-static void
-test_format_copy_file_and_block_as_libvirt_wants(void)
-{
-    g_autofree char *file = vmr_snapxml_format_copy("/a'<&", "qcow2", FALSE);
-    g_autofree char *block = vmr_snapxml_format_copy("/dev/b", "raw", TRUE);
-
-    g_assert_cmpstr(file, ==,
-                    "<disk type=\"file\">\n"
-                    "  <driver type=\"qcow2\"/>\n"
-                    "  <source file=\"/a'&lt;&amp;\"/>\n"
-                    "</disk>");
-    g_assert_cmpstr(block, ==,
-                    "<disk type=\"block\">\n"
-                    "  <driver type=\"raw\"/>\n"
-                    "  <source dev=\"/dev/b\"/>\n"
-                    "</disk>");
 }
 
 /* Only the snapshot's own disks get one, not those of the domain in it. */
@@ -489,8 +471,6 @@ main(int argc, char **argv)
                     test_has_mirror_malformed_xml_error);
     g_test_add_func("/snapxml/format_libvirt_excluded_disk_listed_once",
                     test_format_libvirt_excluded_disk_listed_once);
-    g_test_add_func("/snapxml/format_copy_file_and_block_as_libvirt_wants",
-                    test_format_copy_file_and_block_as_libvirt_wants);
     g_test_add_func("/snapxml/add_mirrors_libvirt_dump_as_expected",
                     test_add_mirrors_libvirt_dump_as_expected);
     g_test_add_func("/snapxml/add_mirrors_malformed_xml_error",

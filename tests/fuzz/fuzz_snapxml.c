@@ -22,7 +22,7 @@ static void
 check_libvirt_form(const VmrSnapSpec *spec)
 {
     static const char *const others[] = {"other", NULL};
-    g_autofree char *plain = vmr_snapxml_format_libvirt(spec, others);
+    g_autofree char *plain = vmr_snapxml_format_libvirt(spec, others, NULL);
     g_autofree char *mirrored = NULL;
     g_autoptr(GError) error = NULL;
     gboolean has = TRUE;
