@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include "autofd.h"
@@ -215,4 +216,35 @@ vmr_medium_why_unwritable(const char *folder)
     default:
         return "cannot be written to";
     }
+}
+
+static gboolean
+is_barrier(const char *folder, uid_t uid, gid_t gid)
+{
+    struct stat st;
+
+    if (stat(folder, &st) < 0 ||
+        getxattr(folder, "system.posix_acl_access", NULL, 0) > 0)
+        return FALSE;
+    if (st.st_uid == uid)
+        return !(st.st_mode & S_IXUSR);
+    if (st.st_gid == gid)
+        return !(st.st_mode & S_IXGRP);
+    return !(st.st_mode & (S_IXGRP | S_IXOTH));
+}
+
+char *
+vmr_medium_find_barrier(const char *folder, uid_t uid, gid_t gid)
+{
+    g_autofree char *real = realpath(folder, NULL);
+
+    if (!real || uid == 0)
+        return NULL;
+    for (char *end = strchr(real + 1, '/'); end; end = strchr(end + 1, '/')) {
+        *end = '\0';
+        if (is_barrier(real, uid, gid))
+            return g_strdup(real);
+        *end = '/';
+    }
+    return is_barrier(real, uid, gid) ? g_strdup(real) : NULL;
 }

@@ -3,10 +3,11 @@
 
 /*
  * medium: how long lasts what is written somewhere, and whether this process may
- * write there at all.
+ * write, and another user read there at all.
  */
 
 #include <glib.h>
+#include <sys/types.h>
 
 G_BEGIN_DECLS
 
@@ -26,5 +27,11 @@ gboolean vmr_medium_probe(const char *path, VmrMedium *medium, GError **error);
 /* Why this process cannot make files in @folder, to be put behind its name; static;
  * NULL: it can. */
 const char *vmr_medium_why_unwritable(const char *folder);
+
+/* The first folder on the way to @folder, and in the end that itself, that the user
+ * @uid of group @gid cannot go through, as far as the modes tell; owned. NULL: there is
+ * none, or nobody can tell: it has an ACL, or is open to a group that the user may be
+ * in. */
+char *vmr_medium_find_barrier(const char *folder, uid_t uid, gid_t gid);
 
 G_END_DECLS

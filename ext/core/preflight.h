@@ -18,7 +18,7 @@ typedef struct {
     VmrDomXml *inactive;  /* NULL: transient domain */
     VmrFindings *findings;
     VmrErrorCode code;    /* that all findings have, or INVALID_SPEC */
-    GHashTable *folders;  /* of char *: those found fault with */
+    GHashTable *folders;  /* of char *: those that were looked at */
 } VmrPreflight;
 
 /* Read the definitions of @dom, which must outlive the result.
@@ -66,8 +66,8 @@ void vmr_preflight_absent(VmrPreflight *flight, const char *target,
 void vmr_preflight_unused(VmrPreflight *flight, const char *target,
                           const char *path);
 
-/* Files are to be made in @folder for the disk @target. What is wrong with a folder
- * is told once. */
+/* Files are to be made in @folder for the disk @target, and QEMU is to open them. What
+ * is wrong with a folder is told once. */
 void vmr_preflight_writable(VmrPreflight *flight, const char *target,
                             const char *folder);
 

@@ -9,16 +9,39 @@
 #include "medium.h"
 #include "preflight.h"
 
+/* libvirt gives the files to QEMU's user, but not the folders that they are in. */
+static void
+check_reach(VmrPreflight *flight, const char *target, const char *folder)
+{
+    const VmrDomXml *live = flight->live;
+    g_autofree char *barrier =
+        live->has_qemu_user ? vmr_medium_find_barrier(folder, live->qemu_uid,
+                                                      live->qemu_gid)
+                            : NULL;
+
+    if (barrier)
+        vmr_preflight_found(flight, target, VMR_ERROR_IO,
+                            VIR_ERR_OPERATION_FAILED,
+                            "QEMU, which runs as user %u, cannot get to '%s': "
+                            "let it through '%s' (chmod o+x)",
+                            (guint)live->qemu_uid, folder, barrier);
+}
+
 void
 vmr_preflight_writable(VmrPreflight *flight, const char *target,
                        const char *folder)
 {
     const char *why = vmr_medium_why_unwritable(folder);
 
-    if (!why || !g_hash_table_add(flight->folders, g_strdup(folder)))
+    if (!g_hash_table_add(flight->folders, g_strdup(folder)))
         return;
-    vmr_preflight_found(flight, target, VMR_ERROR_IO, VIR_ERR_OPERATION_FAILED,
-                        "'%s', in which a file is to be made, %s", folder, why);
+    if (why)
+        vmr_preflight_found(flight, target, VMR_ERROR_IO,
+                            VIR_ERR_OPERATION_FAILED,
+                            "'%s', in which a file is to be made, %s", folder,
+                            why);
+    else
+        check_reach(flight, target, folder);
 }
 
 /* Of what is not there yet that of its folder; what cannot be looked at is found by

@@ -51,6 +51,7 @@ typedef struct {
                                 * fake_hv_advance(), else at once */
     gboolean aborts_on_demand; /* an asynchronous abort ends by that, too */
     gboolean transient;        /* no persistent definition */
+    guint qemu_user;           /* uid and gid of QEMU, or 0: nothing is told */
     int job;                   /* a virDomainJobOperation that goes on, or 0 */
     gboolean keep_inactive;    /* the persistent definition does not follow */
     gboolean lie;              /* a pivot changes the locks, but no XML */

@@ -85,7 +85,12 @@ fake_xml_of_domain(FakeHv *fake, gboolean inactive)
     g_string_append(xml, "<disk type='file' device='cdrom'>"
                          "<driver name='qemu' type='raw'/>"
                          "<target dev='sda' bus='sata'/><readonly/></disk>"
-                         "</devices></domain>");
+                         "</devices>");
+    if (fake->knobs.qemu_user)
+        g_string_append_printf(xml, "<seclabel model='dac'><label>+%u:+%u"
+                                    "</label></seclabel>",
+                               fake->knobs.qemu_user, fake->knobs.qemu_user);
+    g_string_append(xml, "</domain>");
     return g_string_free(xml, FALSE);
 }
 

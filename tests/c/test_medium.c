@@ -70,6 +70,41 @@ test_unwritable_no_folder_told(void)
     g_clear_pointer(&folder, img_folder_free);
 }
 
+static void
+test_barrier_by_owner_group_and_others(void)
+{
+    static const struct {
+        mode_t mode;
+        gboolean is_owner, is_group, is_barrier;
+    } cases[] = {
+        {0700, FALSE, FALSE, TRUE}, {0711, FALSE, FALSE, FALSE},
+        {0700, TRUE, FALSE, FALSE}, {0677, TRUE, FALSE, TRUE},
+        {0710, FALSE, TRUE, FALSE}, {0701, FALSE, TRUE, TRUE},
+        {0710, FALSE, FALSE, FALSE}, /* it may be in that group */
+    };
+    g_autofree char *folder = img_folder_new();
+    g_autofree char *below = g_build_filename(folder, "below", NULL);
+    struct stat st;
+
+    g_assert_cmpint(mkdir(below, 0777), ==, 0);
+    g_assert_cmpint(stat(folder, &st), ==, 0);
+    for (gsize i = 0; i < G_N_ELEMENTS(cases); i++) {
+        uid_t uid = cases[i].is_owner ? st.st_uid : st.st_uid + NOBODY;
+        gid_t gid = cases[i].is_group ? st.st_gid : st.st_gid + NOBODY;
+        g_autofree char *barrier = NULL;
+
+        /* root goes anywhere */
+        if (uid == 0)
+            continue;
+        g_assert_cmpint(chmod(folder, cases[i].mode), ==, 0);
+        barrier = vmr_medium_find_barrier(below, uid, gid);
+        g_assert_cmpstr(barrier, ==, cases[i].is_barrier ? folder : NULL);
+    }
+    g_assert_cmpint(chmod(folder, 0700), ==, 0);
+    g_assert_null(vmr_medium_find_barrier(below, 0, 0));
+    g_clear_pointer(&folder, img_folder_free);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -80,5 +115,7 @@ main(int argc, char **argv)
                     test_unwritable_for_the_user_told);
     g_test_add_func("/medium/unwritable_no_folder_told",
                     test_unwritable_no_folder_told);
+    g_test_add_func("/medium/barrier_by_owner_group_and_others",
+                    test_barrier_by_owner_group_and_others);
     return g_test_run();
 }

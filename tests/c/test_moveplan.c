@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
+#include <unistd.h>
+
 #include "error.h"
 #include "fake_hv.h"
 #include "imgutil.h"
@@ -186,6 +188,21 @@ test_plan_during_a_job_busy(Fixture *fixture, gconstpointer unused G_GNUC_UNUSED
     plan_fails(fixture, "vda", VMR_ERROR_BUSY, "(unknown)");
 }
 
+static void
+test_plan_where_qemu_cannot_go_io(Fixture *fixture,
+                                  gconstpointer unused G_GNUC_UNUSED)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(VmrMovePlan) made = NULL;
+
+    /* the folder is 0700 */
+    fake_hv_knobs(fixture->fake)->qemu_user = geteuid() + 12345;
+    plan_fails(fixture, "vda", VMR_ERROR_IO, "let it through '");
+    fake_hv_knobs(fixture->fake)->qemu_user = 0;
+    made = plan(fixture, "vda", NULL, &error);
+    g_assert_no_error(error);
+}
+
 typedef void (*TestFunc)(Fixture *fixture, gconstpointer unused);
 
 static const struct {
@@ -203,6 +220,7 @@ static const struct {
     {"/moveplan/findings_come_all_at_once",
      test_plan_findings_come_all_at_once},
     {"/moveplan/no_disk_invalid", test_plan_no_disk_invalid},
+    {"/moveplan/where_qemu_cannot_go_io", test_plan_where_qemu_cannot_go_io},
     {"/moveplan/during_a_job_busy", test_plan_during_a_job_busy},
 };
 
