@@ -23,6 +23,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from . import _core
+from .deadline import Deadline
 from .errors import BusyError, DivergedError, ImageError, StorageError
 from .jobs import Created, Job, LayerReport, sync_folder
 from .planning import LayerPlan, Plan
@@ -31,6 +32,10 @@ __all__ = ["Store"]
 
 # What is locked of a copy; ext/core/sparse_files.c says why.
 _LOCK_BYTE = 1 << 62
+
+# Seconds without any change to a copy that another process is filling. It may have the
+# checksums of a large one left to compare, which changes nothing.
+_STALLED = 3600.0
 
 # On a copy that was taken over by a migration that has not made it: for good, since
 # the guest that was based on it then need not be running now.
@@ -43,10 +48,13 @@ OnCopy: TypeAlias = Callable[[str, int, int], None]
 class Store:
     """The copies of one migration, at their places on the new storage."""
 
-    def __init__(self, plan: Plan, job: Job, on_copy: OnCopy) -> None:
+    def __init__(
+        self, plan: Plan, job: Job, on_copy: OnCopy, deadline: Deadline | None = None
+    ) -> None:
         self._plan = plan
         self._job = job
         self._on_copy = on_copy
+        self._deadline = deadline or Deadline(None)
         self._held: dict[str, int] = {}  # path -> descriptor with the shared lock
 
     def close(self) -> None:
@@ -103,11 +111,11 @@ class Store:
             except FileNotFoundError:
                 continue  # somebody has removed it just now
             try:
-                # waits for the process that is copying it now
-                _lock(fd, fcntl.F_RDLCK)
+                self._wait_for_others(fd, layer.destination)
                 done = _is_at(fd, layer.destination) and self._is_filled(layer, fd)
             except BlockingIOError:
                 os.close(fd)
+                self._deadline.left(f"others were at '{layer.destination}'")
                 time.sleep(random.uniform(0.01, 0.1))
                 continue
             except BaseException:
@@ -125,6 +133,30 @@ class Store:
                     if _core._copy_state(layer.source, layer.destination) != "fits":
                         raise
 
+    def _wait_for_others(self, fd: int, path: str) -> None:
+        """Get the shared lock on a copy, when the process that is filling it is done.
+
+        Raises MirrorTimeoutError, and BusyError where that process has not written anything
+        for long.
+        """
+        last, since = None, time.monotonic()
+        while True:
+            with contextlib.suppress(BlockingIOError):
+                _lock(fd, fcntl.F_RDLCK)
+                return
+            self._deadline.left(f"another process was filling '{path}'")
+            status = os.fstat(fd)
+            now = (status.st_mtime_ns, status.st_blocks)
+            if now != last:
+                last, since = now, time.monotonic()
+            elif time.monotonic() - since > _STALLED:
+                raise _core._make_error(
+                    "busy",
+                    f"another process fills '{path}', and has not written to it for "
+                    f"{_STALLED:g} s: end it, and run the plan again",
+                )
+            time.sleep(random.uniform(0.02, 0.1))
+
     def renew(self, layer: LayerPlan) -> None:
         """Have the copy complete for what is frozen now.
 
@@ -136,7 +168,14 @@ class Store:
         if fd is None:
             self.fill(layer)
         elif not _is_in_place(layer) and not self._is_filled(layer, fd):
-            _lock(fd, fcntl.F_WRLCK)
+            try:
+                _lock(fd, fcntl.F_WRLCK)
+            except BlockingIOError as error:
+                raise _core._make_error(
+                    "busy",
+                    f"'{layer.source}' has changed, and others rely on its copy "
+                    f"'{layer.destination}'",
+                ) from error
             os.close(self._held.pop(layer.destination))
             self.fill(layer)
 
@@ -145,7 +184,7 @@ class Store:
         self.check_source(layer)
         fd = _open(layer.destination)
         try:
-            _lock(fd, fcntl.F_RDLCK)
+            self._wait_for_others(fd, layer.destination)
             self._mark_shared(fd, layer)
         except BaseException:
             os.close(fd)
@@ -274,6 +313,7 @@ class Store:
             reflink=plan.reflink,
             verify=plan.verify,
             overwrite=True,
+            timeout=self._deadline.left(f"'{layer.destination}' was to be copied"),
             on_progress=lambda now: self._on_copy(layer.destination, now.current, now.end),
         )
         if report.method != "none":
@@ -356,13 +396,10 @@ def _is_shared(fd: int) -> bool:
 
 
 def _lock(fd: int, how: int) -> None:
-    """Lock a copy, where the file system has locks; F_RDLCK is waited for.
-
-    Raises BlockingIOError.
-    """
+    """Lock a copy, where the file system has locks. Raises BlockingIOError."""
     asked = struct.pack("hhqqi", how, os.SEEK_SET, _LOCK_BYTE, 1, 0)
     try:
-        fcntl.fcntl(fd, fcntl.F_OFD_SETLKW if how == fcntl.F_RDLCK else fcntl.F_OFD_SETLK, asked)
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, asked)
     except PermissionError as error:
         raise BlockingIOError(*error.args) from error
     except OSError as error:

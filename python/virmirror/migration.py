@@ -18,13 +18,15 @@ from typing import Any, Literal
 import libvirt
 
 from . import _core, offline, recovery
+from .connecting import domain_of
+from .deadline import Deadline
 from .errors import MirrorError, StateError
 from .jobs import Created, Job, Phase, PhaseReport, libvirt_domain
 from .layers import Store
 from .oserrors import os_errors
 from .planning import Collapse, DiskPlan, Pace, Plan, Snapshots, plan
 from .reports import DiskReport, DiskSide, Forgotten, OnProgress, Progress, Report
-from .sides import Found, files_in, is_gone, look, side_of
+from .sides import Found, files_in, look, side_of
 from .steps import MOVED, Domain, Refusal, Side, Step, Wish, next_step, ways
 
 __all__ = ["forget", "migrate", "run", "undo"]
@@ -63,6 +65,7 @@ def migrate(
     `plan` and `run` in one, on the connection of ``dom``: the parameters are
     theirs, and so are the errors.
     """
+    deadline = Deadline(timeout)
     planned = plan(
         dom,
         disks,
@@ -78,7 +81,7 @@ def migrate(
         snapshots=snapshots,
     )
     with contextlib.closing(Job.open(planned)) as job:
-        return _Migration(planned, job, dom, on_progress, timeout).run()
+        return _Migration(planned, job, dom, on_progress, deadline).run()
 
 
 def run(
@@ -94,8 +97,10 @@ def run(
     started (`start_event_loop`); if it is that of an `embed.Host` of this process, the
     host's is used. ``on_progress`` is called with a `Progress` in this thread, at the
     start of each phase and some times a second while a layer is copied; an exception of
-    it ends the migration. ``timeout`` is how long, in seconds, the mirrors may take to
-    get ready, and the cut-over to be made; None: any time.
+    it ends the migration. ``timeout`` (seconds; None: any time) bounds the run
+    until the cut-over is made, with all the waiting for other processes that fill a
+    layer; then MirrorTimeoutError is raised, and what was done is undone, which is not
+    bounded. What follows the cut-over is not bounded, either: it goes on.
 
     Returns the `Report`; that of a plan which was carried out before, without
     doing anything again. What goes wrong before the cut-over is over, Ctrl-C too, is
@@ -103,18 +108,19 @@ def run(
     says so. After that the guest is on the new storage, and running the plan again
     finishes what is left to be done.
 
-    Raises BusyError (names the process that is at work on the domain), NotFoundError (the
-    domain),
-    StateError (it does not run), DivergedError (a disk is where neither the old
-    nor the new side is), ExistsError (another file is at the place of a copy),
-    JournalError, StorageError, JobFailedError, MirrorTimeoutError, and what `copy`,
-    `MirrorSnapshot.create`, `MirrorSnapshot.pivot` and `block_commit` raise.
+    Raises BusyError (names the process that is at work on the domain; or another one
+    that fills a layer has stopped to), NotFoundError (the domain), StateError (it does
+    not run), DivergedError (a disk is where neither the old nor the new side is),
+    ExistsError (another file is at the place of a copy), JournalError, StorageError,
+    JobFailedError, MirrorTimeoutError, and what `copy`, `MirrorSnapshot.create`,
+    `MirrorSnapshot.pivot` and `block_commit` raise.
     """
+    deadline = Deadline(timeout)
     with contextlib.closing(Job.open(plan)) as job:
         if job.state.report is not None:
             return Report.from_json(job.state.report)
-        with _domain_of(plan, conn) as dom:
-            return _Migration(plan, job, dom, on_progress, timeout).run()
+        with domain_of(plan, conn) as dom:
+            return _Migration(plan, job, dom, on_progress, deadline).run()
 
 
 def undo(plan: Plan, *, conn: libvirt.virConnect | None = None) -> tuple[str, ...]:
@@ -128,9 +134,9 @@ def undo(plan: Plan, *, conn: libvirt.virConnect | None = None) -> tuple[str, ..
     guest has written. Raises StateError where the guest is on the new storage already:
     `run` finishes it then; and what `run` does.
     """
-    with contextlib.closing(Job.open(plan)) as job, _domain_of(plan, conn) as dom:
+    with contextlib.closing(Job.open(plan)) as job, domain_of(plan, conn) as dom:
         if job.state.report is None:
-            return _Migration(plan, job, dom, None, None).undo()
+            return _Migration(plan, job, dom).undo()
     raise _core._make_error(
         "invalid-state", "the migration is over: plan another one back to the old storage"
     )
@@ -148,33 +154,8 @@ def forget(plan: Plan, *, conn: libvirt.virConnect | None = None) -> Forgotten:
     `recover` ends it), NotFoundError where there is no record, BusyError, and what `run`
     does.
     """
-    with contextlib.closing(Job.open(plan)) as job, _domain_of(plan, conn) as dom:
-        return _Migration(plan, job, dom, None, None).forget()
-
-
-@contextlib.contextmanager
-def _domain_of(plan: Plan, conn: libvirt.virConnect | None) -> Iterator[libvirt.virDomain | None]:
-    """The domain of the plan, on this connection, an embedded host's, or one of its own;
-    None where there is no such domain."""
-    opened = None
-    if conn is None and plan.uri.startswith("qemu:///embed?"):
-        from . import embed  # few need it
-
-        conn = embed.connection(plan.uri)
-    if conn is None:
-        _core.start_event_loop()
-        conn = opened = libvirt.open(plan.uri)
-    try:
-        dom = None
-        try:
-            dom = conn.lookupByUUIDString(plan.uuid)
-        except libvirt.libvirtError as error:
-            if not is_gone(error):
-                raise
-        yield dom
-    finally:
-        if opened is not None:
-            opened.close()
+    with contextlib.closing(Job.open(plan)) as job, domain_of(plan, conn) as dom:
+        return _Migration(plan, job, dom).forget()
 
 
 class _Migration:
@@ -185,18 +166,18 @@ class _Migration:
         plan: Plan,
         job: Job,
         dom: Any,
-        on_progress: OnProgress | None,
-        timeout: float | None,
+        on_progress: OnProgress | None = None,
+        deadline: Deadline | None = None,
     ) -> None:
         self._plan = plan
         self._job = job
         self._dom = dom
         self._on_progress = on_progress
-        self._timeout = timeout
+        self._deadline = deadline or Deadline(None)  # until the cut-over is made
         self._mirror: _core.MirrorSnapshot | None = None
         self._callers: OSError | None = None  # raised by on_progress
         self._phase: Phase = "prepare"
-        self._store = Store(plan, job, self._on_copy)
+        self._store = Store(plan, job, self._on_copy, self._deadline)
 
     def run(self) -> Report:
         with contextlib.closing(self._store), self._os_errors():
@@ -234,7 +215,13 @@ class _Migration:
                 )
             before = (step, found.situation)
             self._job.check_held()
+            self._deadline.left(f"the next step was '{step.value}'")
             self._take(step, found)
+
+    def _at_most(self, seconds: float) -> float:
+        """How long one call may take."""
+        left = self._deadline.left("the mirrored snapshot was to be changed")
+        return seconds if left is None else min(left, seconds)
 
     def _look(self) -> Found:
         return look(self._plan, None if self._job.is_new() else self._job.state.phase, self._dom)
@@ -288,8 +275,11 @@ class _Migration:
                     self._store.renew(layer)
         with self._spending("cut-over"):
             assert self._mirror is not None
-            self._mirror.wait_ready(self._timeout)
-            pause = self._mirror.pivot(pause_budget=self._plan.pause_budget, timeout=self._timeout)
+            waiting = "waiting for the mirrors to get ready"
+            self._mirror.wait_ready(self._deadline.left(waiting))
+            pause = self._mirror.pivot(
+                pause_budget=self._plan.pause_budget, timeout=self._deadline.left(waiting)
+            )
             self._job.save(phase="collapse", pause=pause)
 
     def _check_sources(self, disks: Sequence[DiskPlan], *, is_new: bool = False) -> None:
@@ -326,7 +316,9 @@ class _Migration:
                 f"{_escape(disk.target)},file={_escape(disk.overlay)},mirror={_escape(disk.mirror)}"
                 for disk in disks
             ]
-            self._mirror = _core.MirrorSnapshot.create(self._dom, self._plan.name, specs)
+            self._mirror = _core.MirrorSnapshot.create(
+                self._dom, self._plan.name, specs, timeout=self._at_most(60.0)
+            )
         self._note_tops()
 
     def _note_tops(self) -> None:
@@ -341,7 +333,9 @@ class _Migration:
     def _adopt(self, found: Found) -> None:
         """Take over the mirrors that an earlier run has left running."""
         self._note_tops_of(found)
-        recovery.recover_held(self._dom, "resume")  # a guest that we had suspended goes on
+        recovery.recover_held(
+            self._dom, "resume", self._at_most(300.0)
+        )  # a guest that we had suspended goes on
         self._mirror = _core.adopt(self._dom, self._plan.name)
 
     def _note_tops_of(self, found: Found) -> None:
@@ -358,7 +352,7 @@ class _Migration:
                 mirror.abort()
                 return
             mirror.detach()
-        done = recovery.recover_held(self._dom, how)
+        done = recovery.recover_held(self._dom, how, self._at_most(300.0))
         if done.verdict != "nothing":
             assert found.inspection is not None
             raise _core._make_error("diverged", "; ".join((found.inspection.advice, *done.left)))
@@ -369,6 +363,7 @@ class _Migration:
 
     def _give_up(self, error: BaseException) -> None:
         """Undo all of it after ``error``, to which the outcome is added."""
+        self._deadline.lift()
         try:
             self._job.check_held()
             found = self._look()
@@ -390,7 +385,8 @@ class _Migration:
         # whoever has taken the snapshot may have died before it was noted
         self._note_made([disk.overlay])
         if domain == "running":
-            _core.block_commit(self._dom, disk.target, disk.overlay)
+            left = self._deadline.left(f"'{disk.overlay}' was to be committed back")
+            _core.block_commit(self._dom, disk.target, disk.overlay, timeout=left)
         else:
             top = disk.layers[0]
             offline.commit(disk.overlay, top.source)
@@ -571,6 +567,7 @@ class _Migration:
         return os_errors(is_others=lambda error: error is self._callers)
 
     def _on_copy(self, path: str, current: int, end: int) -> None:
+        self._deadline.left(f"'{path}' was copied")
         self._tell(Progress(self._phase, path, current, end))
 
 

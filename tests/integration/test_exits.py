@@ -439,3 +439,22 @@ def test_record_of_a_domain_that_is_gone_is_found_by_its_plan(
         assert not job.is_new()
     assert virmirror.undo(plan) == ()
     assert names(guest.path2) == []
+
+
+@pytest.mark.parametrize("phase", ["prepare", "copy"])
+def test_run_that_takes_longer_than_it_may_is_undone(
+    make_guest: Callable[..., Guest], phase: str
+) -> None:
+    options = (
+        {"data": 16 * testguest.MIB} if phase == "prepare" else {"top_data": 16 * testguest.MIB}
+    )
+    guest = make_guest(**options)
+    plan = virmirror.plan(guest.dom, {"vda": guest.path2}, bandwidth=testguest.MIB / 2)
+    phases: list[str] = []
+    start = time.monotonic()
+    with pytest.raises(virmirror.MirrorTimeoutError) as caught:
+        virmirror.run(plan, timeout=4, on_progress=lambda now: phases.append(now.phase))
+    assert phases[-1] == phase
+    assert time.monotonic() - start < 25
+    assert caught.value.__notes__ == ["the migration was undone: the guest is where it was before"]
+    check_on_old_side(guest)

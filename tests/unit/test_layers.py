@@ -12,7 +12,8 @@ import pytest
 import virmirror
 from support import storage
 from support.plans import LAYER, PLAN
-from virmirror import _core, jobs
+from virmirror import _core, jobs, layers
+from virmirror.deadline import Deadline
 from virmirror.layers import Store
 
 
@@ -114,3 +115,27 @@ def test_copy_that_another_migration_has_made_is_marked_for_good(store, layer, j
     assert os.getxattr(layer.destination, "user.virmirror.shared")
     store.close()
     assert not store.drop(jobs.Created.at(layer.destination))
+
+
+@pytest.fixture
+def filling(layer):
+    """Return the layer while another process fills its copy, and never ends."""
+    virmirror.copy(layer.source, layer.destination)
+    with open(layer.destination, "r+b") as other:
+        storage.lock_copy(other, fcntl.F_WRLCK)
+        yield layer
+
+
+def test_wait_for_a_copy_that_another_process_fills_has_a_deadline(job, filling):
+    store = Store(PLAN, job, lambda path, current, end: None, Deadline(0.3))
+    with pytest.raises(
+        virmirror.MirrorTimeoutError, match=r"0\.3 s .* another process was filling"
+    ):
+        store.fill(filling)
+    store.close()
+
+
+def test_wait_for_a_process_that_hangs_ends_by_itself(store, filling, monkeypatch):
+    monkeypatch.setattr(layers, "_STALLED", 0.3)
+    with pytest.raises(virmirror.BusyError, match=r"has not written to it for 0\.3 s"):
+        store.fill(filling)

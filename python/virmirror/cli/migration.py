@@ -71,7 +71,7 @@ def _add_migrate(parser: CommandParser) -> None:
         "--timeout",
         type=positive,
         metavar="SECONDS",
-        help="undo it if the mirrors are not ready by then, or do not converge",
+        help="undo it if the guest is not on the new storage by then",
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="print what would be done rather than do it"
