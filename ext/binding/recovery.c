@@ -82,8 +82,8 @@ recovery_inspect(PyObject *module, PyObject *args, PyObject *keywords)
         found->persistent ? Py_True : Py_False, "snapshot",
         convert_text(record ? record->snapshot : NULL), "meant",
         convert_text(record ? vmr_state_name(record->state) : NULL), "disks",
-        disks_to_tuple(found->disks), "hidden",
-        tuples_from_lines(found->hidden));
+        disks_to_tuple(found->disks), "commits",
+        tuples_from_lines(found->commits));
 }
 
 PyDoc_STRVAR(

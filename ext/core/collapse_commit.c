@@ -22,6 +22,7 @@ typedef struct {
     const char *format;  /* of this format */
     GPtrArray *expected; /* the chain then, as for vmr_collapse_expect() */
     gboolean begun;      /* a job was started, or seen */
+    gboolean stuck;      /* libvirt shows a job that QEMU has not */
     GError *refused;     /* what libvirt said to the last pivot, or NULL */
 } Commit;
 
@@ -98,20 +99,48 @@ save_missed_end(const Commit *commit, const VmrWait *wait, GError **error)
     return FALSE;
 }
 
-/* QEMU must write to the layer that is the top by libvirt's word. */
+/* Ask QEMU which of the two layers it uses, which has both open: a libvirt that dies
+ * after a pivot may not have had it close the top. */
+static gboolean
+ask_qemu(const Commit *commit, gboolean *is_below, const VmrWait *wait,
+         GError **error)
+{
+    g_autofree char *info = NULL;
+    gboolean is_top;
+
+    if (!vmr_hv_query_block(commit->dom, &info, wait, error))
+        return FALSE;
+    is_top = vmr_live_names_file(info, commit->top);
+    *is_below = vmr_live_names_file(info, commit->below);
+    if (is_top != *is_below)
+        return TRUE;
+    g_set_error(error, VMR_ERROR, VMR_ERROR_DIVERGED,
+                "disk '%s': cannot tell which of '%s' and '%s' QEMU writes to: "
+                "look at the running QEMU before it is ended",
+                commit->target, commit->top, commit->below);
+    return FALSE;
+}
+
+/* While no commit runs, QEMU must write to the layer that is the top by libvirt's
+ * word. */
 static gboolean
 check_top_in_use(const Commit *commit, const VmrWait *wait, GError **error)
 {
     VmrLock top;
     VmrLock below;
+    gboolean is_below;
 
     if (!vmr_lock_probe(commit->top, &top, error) ||
         !vmr_lock_probe(commit->below, &below, error))
         return FALSE;
+    is_below = top == VMR_LOCK_FREE && below == VMR_LOCK_WRITER;
+    if (top == VMR_LOCK_WRITER && below == VMR_LOCK_WRITER &&
+        !ask_qemu(commit, &is_below, wait, error))
+        return FALSE;
+    if (is_below)
+        return save_missed_end(commit, wait, error);
     if (top != VMR_LOCK_FREE)
         return TRUE;
-    if (below == VMR_LOCK_WRITER)
-        return save_missed_end(commit, wait, error);
     g_set_error(error, VMR_ERROR, VMR_ERROR_DIVERGED,
                 "disk '%s' runs on '%s' by libvirt, but no QEMU writes to it",
                 commit->target, commit->top);
@@ -187,7 +216,14 @@ tell_unclear(Commit *commit, gboolean last, const VmrWait *wait, GError **error)
 {
     if (!last)
         return VMR_LOOK_SETTLING;
-    if (check_top_in_use(commit, wait, error))
+    if (!check_top_in_use(commit, wait, error))
+        return VMR_LOOK_FAILED;
+    if (commit->stuck)
+        g_set_error(error, VMR_ERROR, VMR_ERROR_DIVERGED,
+                    "disk '%s': libvirt waits for a block job that is gone, and the guest "
+                    "goes on with '%s': shut it down and start it again when its owner "
+                    "agrees", commit->target, commit->top);
+    else
         g_set_error(error, VMR_ERROR, VMR_ERROR_JOB_FAILED,
                     "the block job of disk '%s' ended, but its chain is not as "
                     "planned; see the log of its QEMU",
@@ -276,6 +312,7 @@ go_on(gpointer data, gboolean last, const VmrWait *wait, GError **error)
         again = FALSE;
         if (!vmr_blockjob_look(commit->dom, commit->target, &job, wait, error))
             return VMR_LOOK_FAILED;
+        commit->stuck = job.disk->mirror && !job.active;
         look = act(commit, stage_of(commit, &job), last, &again, wait, error);
     } while (again);
     return look;

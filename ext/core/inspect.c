@@ -2,8 +2,6 @@
 
 #include "inspect.h"
 
-#include <string.h>
-
 #include "blockjob.h"
 #include "error.h"
 #include "journal.h"
@@ -85,7 +83,7 @@ vmr_inspection_free(VmrInspection *inspection)
         return;
     vmr_record_free(inspection->record);
     g_ptr_array_unref(inspection->disks);
-    g_ptr_array_unref(inspection->hidden);
+    g_ptr_array_unref(inspection->commits);
     g_free(inspection->uuid);
     g_free(inspection);
 }
@@ -237,18 +235,6 @@ inspect_jobs(VmrInspection *inspection, const VmrDomain *dom,
     return TRUE;
 }
 
-/* Whether @text ("info block") has a disk that runs on the file at @path. */
-static gboolean
-names_file(const char *text, const char *path)
-{
-    g_autofree char *plain = g_strdup_printf(": %s (", path);
-    /* how QEMU names an image that was not opened as its header says; a path
-     * with characters that are escaped in it is not found, which is harmless */
-    g_autofree char *json = g_strdup_printf("\"filename\": \"%s\"", path);
-
-    return strstr(text, plain) || strstr(text, json);
-}
-
 /* When a daemon dies in the middle of a pivot QEMU keeps the side open that it
  * has left, so the locks do not tell: then it has to be asked. */
 static gboolean
@@ -268,8 +254,8 @@ ask_qemu(VmrDiskInspection *one, const VmrDomain *dom, const VmrWait *wait)
 
     if (!vmr_hv_query_block(dom, &text, wait, NULL))
         return;
-    overlay = names_file(text, one->disk->overlay->path);
-    mirror = names_file(text, one->disk->mirror->path);
+    overlay = vmr_live_names_file(text, one->disk->overlay->path);
+    mirror = vmr_live_names_file(text, one->disk->mirror->path);
     if (overlay != mirror)
         one->used = mirror ? one->disk->mirror : one->disk->overlay;
 }
@@ -326,7 +312,7 @@ look_at_disks(VmrInspection *inspection, const VmrDomain *dom,
     g_autoptr(VmrDomXml) inactive = NULL;
 
     g_ptr_array_set_size(inspection->disks, 0);
-    g_ptr_array_set_size(inspection->hidden, 0);
+    g_ptr_array_set_size(inspection->commits, 0);
     if (!inspect_jobs(inspection, dom, wait, error) ||
         !vmr_reach_files(inspection->record, wait, error))
         return FALSE;
@@ -343,7 +329,7 @@ look_at_disks(VmrInspection *inspection, const VmrDomain *dom,
             one->verdict = judge_running(one, inspection->record);
         }
         if (one->verdict == VMR_VERDICT_HIDDEN)
-            g_ptr_array_add(inspection->hidden, g_strdup(one->disk->target));
+            g_ptr_array_add(inspection->commits, g_strdup(one->disk->target));
     }
     return TRUE;
 }
@@ -394,26 +380,38 @@ inspect_disks(VmrInspection *inspection, const VmrDomain *dom,
     return TRUE;
 }
 
+static VmrVerdict
+judge_commit(const VmrBlockJob *job)
+{
+    if (job->hidden)
+        return job->info.type == VIR_DOMAIN_BLOCK_JOB_TYPE_ACTIVE_COMMIT
+                   ? VMR_VERDICT_HIDDEN
+                   : VMR_VERDICT_NOTHING;
+    return !job->active && g_strcmp0(job->disk->mirror_job, "active-commit") == 0
+               ? VMR_VERDICT_STUCK
+               : VMR_VERDICT_NOTHING;
+}
+
 /* Without a mirrored snapshot there still may be the commit by which one that is
  * over was being collapsed. */
 static gboolean
-find_hidden(VmrInspection *inspection, const VmrDomain *dom,
+find_commits(VmrInspection *inspection, const VmrDomain *dom,
             const VmrDomXml *live, const VmrWait *wait, GError **error)
 {
     for (guint i = 0; inspection->running && i < live->disks->len; i++) {
         const VmrDomDisk *disk = g_ptr_array_index(live->disks, i);
         g_auto(VmrBlockJob) job = {0};
+        VmrVerdict verdict;
 
         if (disk->chain->len < 2)
             continue;
         if (!vmr_blockjob_look(dom, disk->target, &job, wait, error))
             return FALSE;
-        if (job.hidden &&
-            job.info.type == VIR_DOMAIN_BLOCK_JOB_TYPE_ACTIVE_COMMIT)
-            g_ptr_array_add(inspection->hidden, g_strdup(disk->target));
+        verdict = judge_commit(&job);
+        if (verdict != VMR_VERDICT_NOTHING)
+            g_ptr_array_add(inspection->commits, g_strdup(disk->target));
+        inspection->verdict = MAX(inspection->verdict, verdict);
     }
-    if (inspection->hidden->len > 0)
-        inspection->verdict = VMR_VERDICT_HIDDEN;
     return vmr_hv_is_persistent(dom, &inspection->persistent, wait, error);
 }
 
@@ -434,7 +432,7 @@ inspect_all(VmrInspection *inspection, const VmrDomain *dom,
         state == VIR_DOMAIN_PAUSED && reason == VIR_DOMAIN_PAUSED_USER;
     return inspection->record
                ? inspect_disks(inspection, dom, wait, error)
-               : find_hidden(inspection, dom, live, wait, error);
+               : find_commits(inspection, dom, live, wait, error);
 }
 
 VmrInspection *
@@ -444,7 +442,7 @@ vmr_inspect(VmrHv *hv, virDomainPtr ptr, const VmrWait *wait, GError **error)
     g_autoptr(VmrInspection) inspection = g_new0(VmrInspection, 1);
 
     inspection->disks = g_ptr_array_new_with_free_func(disk_inspection_free);
-    inspection->hidden = g_ptr_array_new_with_free_func(g_free);
+    inspection->commits = g_ptr_array_new_with_free_func(g_free);
     if (!inspect_all(inspection, dom, wait, error)) {
         vmr_error_annotate(error, NULL, "inspect");
         return NULL;

@@ -56,9 +56,10 @@ typedef struct {
     gboolean paused;     /* its CPUs are stopped, by somebody's request */
     gboolean persistent; /* it has a persistent definition */
     char *uuid;          /* of the domain */
-    VmrRecord *record;   /* NULL: NOTHING, or HIDDEN */
+    VmrRecord *record;   /* NULL: NOTHING, or HIDDEN or STUCK for a commit */
     GPtrArray *disks;    /* of VmrDiskInspection, none without a record */
-    GPtrArray *hidden;   /* of char *: targets of the disks that are HIDDEN */
+    GPtrArray *commits;  /* of char *: targets of the disks with a commit that libvirt
+                          * does not show, or has missed the end of */
 } VmrInspection;
 
 /* Look at @dom. Errors: JOURNAL, VIRT, TIMEOUT, CANCELLED. */

@@ -2,6 +2,8 @@
 
 #include "live.h"
 
+#include <string.h>
+
 #include "error.h"
 
 VmrDomXml *
@@ -94,6 +96,17 @@ vmr_live_set_source(const VmrDomain *dom, const char *target, const char *path,
         return FALSE;
     then = vmr_domxml_set_source(now, target, path, format, error);
     return then && vmr_hv_define(dom, then, wait, error);
+}
+
+gboolean
+vmr_live_names_file(const char *info, const char *path)
+{
+    g_autofree char *plain = g_strdup_printf(": %s (", path);
+    /* how QEMU names an image that was not opened as its header says; a path
+     * with characters that are escaped in it is not found, which is harmless */
+    g_autofree char *json = g_strdup_printf("\"filename\": \"%s\"", path);
+
+    return strstr(info, plain) || strstr(info, json);
 }
 
 /* The disk of @dom that has @path as its source; borrowed. */

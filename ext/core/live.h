@@ -31,6 +31,9 @@ gboolean vmr_live_set_source(const VmrDomain *dom, const char *target,
                              const char *path, const char *format,
                              const VmrWait *wait, GError **error);
 
+/* Whether @info (QEMU's "info block") has a disk that runs on the file at @path. */
+gboolean vmr_live_names_file(const char *info, const char *path);
+
 /* Before @path is removed: have the persistent definition of the running @dom name
  * what a disk runs on where it names @path still, since libvirt died before it had
  * saved that. Errors: INVALID_STATE (a disk runs on @path), and the usual ones. */

@@ -447,7 +447,7 @@ look_and_act(VmrRecover *what, const VmrWait *wait, GError **error)
         return step_of(vmr_wait_fd(wait, -1, VMR_RECOVER_LOOK_STEP, &unused, error));
     }
     if (!now->record)
-        return vmr_recover_hidden(what, now->hidden, wait, error);
+        return vmr_recover_hidden(what, now->commits, wait, error);
     mirror = vmr_mirror_open(what->hv, what->dom, NULL, wait, error);
     if (!mirror)
         return VMR_STEP_FAILED;

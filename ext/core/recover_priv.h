@@ -48,8 +48,8 @@ VmrStep vmr_recover_save_truth(VmrRecover *what, const VmrWait *wait,
 VmrStep vmr_recover_lost(VmrRecover *what, const VmrWait *wait,
                          GError **error);
 
-/* For HIDDEN without a mirrored snapshot: finish the commits of the disks @targets
- * (of char *), which libvirt does not show. */
+/* Without a mirrored snapshot: finish the commits of the disks @targets (of char *) that
+ * libvirt does not show, or see to the next start where it has missed the end. */
 VmrStep vmr_recover_hidden(VmrRecover *what, const GPtrArray *targets,
                            const VmrWait *wait, GError **error);
 

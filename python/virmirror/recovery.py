@@ -71,9 +71,10 @@ class Inspection:
     line. ``running``: libvirt says that the domain runs, or is paused;
     ``paused``: somebody asked for that, and ``paused_by_us``: it was
     virmirror. ``snapshot`` and ``meant`` (the state in the journal) are None
-    where there is no mirrored snapshot. ``hidden`` are the targets of the disks whose
-    top layer QEMU commits while libvirt does not show that. ``running_pid`` is the process
-    on this host that is at work on the domain now, 0 where it cannot be told which one, None
+    where there is no mirrored snapshot. ``commits`` are the targets of the disks with
+    a commit of the top layer that libvirt does not show, or has missed the end of.
+    ``running_pid`` is the process on this host that is at work on the domain now, 0 where
+    it cannot be told which one, None
     if there is none.
     """
 
@@ -86,7 +87,7 @@ class Inspection:
     snapshot: str | None
     meant: str | None
     disks: tuple[DiskInspection, ...]
-    hidden: tuple[str, ...]
+    commits: tuple[str, ...]
     running_pid: int | None
 
     def to_json(self) -> str:

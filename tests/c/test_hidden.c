@@ -79,7 +79,7 @@ inspect(Fixture *fixture)
         fixture->dom->hv, fixture->dom->ptr, &fixture->wait, &error);
 
     g_assert_no_error(error);
-    g_assert_cmpuint(found->hidden->len, ==,
+    g_assert_cmpuint(found->commits->len, ==,
                      found->verdict == VMR_VERDICT_HIDDEN ? 1 : 0);
     return found->verdict;
 }

@@ -136,8 +136,8 @@ def test_to_json_has_all_of_it(guest: Guest) -> None:
     inspection = virmirror.inspect(guest.dom)
     told = json.loads(inspection.to_json())
     disks = tuple(virmirror.DiskInspection(**disk) for disk in told.pop("disks"))
-    hidden = tuple(told.pop("hidden"))
-    assert virmirror.Inspection(disks=disks, hidden=hidden, **told) == inspection
+    commits = tuple(told.pop("commits"))
+    assert virmirror.Inspection(disks=disks, commits=commits, **told) == inspection
     recovery = virmirror.recover(guest.dom, "abort")
     told = json.loads(recovery.to_json())
     assert told["done"] == list(recovery.done) != []

@@ -364,7 +364,7 @@ def test_undo_that_died_in_its_commit_is_finished(scene: Scene) -> None:
     start_commit(scene.guest.dom)
     scene.crash(forget_mirror)
     inspection = virmirror.inspect(scene.guest.dom)
-    assert (inspection.verdict, inspection.hidden) == ("hidden", ("vda",))
+    assert (inspection.verdict, inspection.commits) == ("hidden", ("vda",))
     assert inspection.disks[0].truth == "overlay"
     recovery = virmirror.recover(scene.guest.dom, timeout=60)
     assert (recovery.found, recovery.verdict, recovery.left) == ("hidden", "nothing", ())
@@ -373,8 +373,8 @@ def test_undo_that_died_in_its_commit_is_finished(scene: Scene) -> None:
     check_guest(scene, "nothing")
 
 
-def test_run_finishes_a_commit_that_libvirt_forgot(scene: Scene) -> None:
-    """libvirt dies as the migration that is over collapses its chain."""
+def stop_at_collapse(scene: Scene, plan: virmirror.Plan) -> None:
+    """Run the plan until the cut-over is over."""
 
     class Stop(Exception):
         pass
@@ -383,10 +383,15 @@ def test_run_finishes_a_commit_that_libvirt_forgot(scene: Scene) -> None:
         if progress.phase == "collapse":
             raise Stop
 
-    guest = scene.guest
-    plan = virmirror.plan(guest.dom, {"vda": guest.path2}, collapse="commit")
     with pytest.raises(Stop):
         virmirror.run(plan, conn=scene.daemon.conn, on_progress=stop)
+
+
+def test_run_finishes_a_commit_that_libvirt_forgot(scene: Scene) -> None:
+    """libvirt dies as the migration that is over collapses its chain."""
+    guest = scene.guest
+    plan = virmirror.plan(guest.dom, {"vda": guest.path2}, collapse="commit")
+    stop_at_collapse(scene, plan)
     assert guest.chain()[1] == guest.path2 / "old.qcow2"
     start_commit(guest.dom)
     scene.crash(forget_mirror)
@@ -397,6 +402,32 @@ def test_run_finishes_a_commit_that_libvirt_forgot(scene: Scene) -> None:
     assert sorted(path.name for path in guest.path2.iterdir()) == ["common", "old.qcow2"]
     # and libvirt's own jobs work on that disk
     virmirror.block_pull(guest.dom, "vda")
+    check_guest(scene, "nothing")
+
+
+def test_end_of_the_collapse_that_libvirt_missed_is_told(scene: Scene) -> None:
+    """It died after QEMU's pivot to the layer below, and before it had the upper one closed."""
+    guest = scene.guest
+    plan = virmirror.plan(guest.dom, {"vda": guest.path2}, collapse="commit")
+    stop_at_collapse(scene, plan)
+    start_commit(guest.dom)
+    scene.crash(lambda text: text.replace("ready='yes'", "ready='pivot'"), ("complete",))
+    below = guest.path2 / "old.qcow2"
+    assert is_written_to(guest.chain()[0]) and is_written_to(below)
+    assert virmirror.inspect(guest.dom).verdict == "stuck"
+    with pytest.raises(virmirror.DivergedError, match=f"the guest writes to '{below}'"):
+        virmirror.run(plan, conn=scene.daemon.conn)
+    recovery = virmirror.recover(guest.dom, timeout=60)
+    assert recovery.verdict == "stuck" and "start it again" in recovery.left[0]
+    guest.wait_for_writes(30)
+    assert guest.chain(inactive=True)[0] == below
+    guest.check(below)
+    guest.serial.write_bytes(b"")
+    guest.dom.create()
+    report = virmirror.run(plan, conn=scene.daemon.conn)
+    assert guest.chain() == [below, guest.path2 / "common"]
+    assert not report.left
+    guest.wait_for_writes(300)  # it writes from round 1 on, and now over all of before
     check_guest(scene, "nothing")
 
 
