@@ -9,6 +9,7 @@
 #include "../core/copyfit.h"
 #include "../core/copymark.h"
 #include "../core/imagefile.h"
+#include "../core/share.h"
 #include "../core/trust.h"
 
 /* What is asked, and answered, about one copy. */
@@ -163,7 +164,72 @@ marks_mark(PyObject *module, PyObject *args, PyObject *keywords)
     Py_RETURN_NONE;
 }
 
+PyDoc_STRVAR(
+    marks_note_user_doc,
+    "_note_user($module, /, fd, path, domain, snapshot)\n"
+    "--\n\n"
+    "Note on an open copy that the move of a domain (its UUID) by a snapshot of that\n"
+    "name relies on it, for good; the caller has the lock.\n"
+    "\n"
+    "Raises StorageError.");
+
+static PyObject *
+marks_note_user(PyObject *module, PyObject *args, PyObject *keywords)
+{
+    static char *names[] = {"fd", "path", "domain", "snapshot", NULL};
+    g_autofree char *path = NULL;
+    g_autofree char *user = NULL;
+    const char *domain;
+    const char *snapshot;
+    int fd;
+    Call call;
+
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "iO&ss:_note_user", names,
+                                     &fd, arg_path, &path, &domain, &snapshot))
+        return NULL;
+    user = vmr_share_user(domain, snapshot);
+    call_enter(&call, module_get_state(module), -1);
+    vmr_share_note(fd, path, user, &call.error);
+    if (call_leave(&call) < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(
+    marks_has_other_users_doc,
+    "_has_other_users($module, /, fd, path, domain, snapshot=None)\n"
+    "--\n\n"
+    "Whether others than that move of the domain, or (None) than any move of it, have\n"
+    "noted that they rely on an open copy.\n"
+    "\n"
+    "Raises StorageError.");
+
+static PyObject *
+marks_has_other_users(PyObject *module, PyObject *args, PyObject *keywords)
+{
+    static char *names[] = {"fd", "path", "domain", "snapshot", NULL};
+    g_autofree char *path = NULL;
+    const char *domain;
+    const char *snapshot = NULL;
+    gboolean others = FALSE;
+    int fd;
+    Call call;
+
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "iO&s|z:_has_other_users",
+                                     names, &fd, arg_path, &path, &domain,
+                                     &snapshot))
+        return NULL;
+    call_enter(&call, module_get_state(module), -1);
+    vmr_share_has_others(fd, path, domain, snapshot, &others, &call.error);
+    if (call_leave(&call) < 0)
+        return NULL;
+    return PyBool_FromLong(others);
+}
+
 PyMethodDef marks_table[] = {
+    MODULE_FUNCTION("_note_user", marks_note_user, marks_note_user_doc),
+    MODULE_FUNCTION("_has_other_users", marks_has_other_users,
+                    marks_has_other_users_doc),
     MODULE_FUNCTION("_copy_state", marks_state, marks_state_doc),
     MODULE_FUNCTION("_file_stamp", marks_stamp, marks_stamp_doc),
     MODULE_FUNCTION("_mark_copy", marks_mark, marks_mark_doc),

@@ -170,9 +170,9 @@ vmr_imagefile_get_birth(int fd)
  * user, until it takes it back; only root can read it. */
 #define REMEMBERED_OWNER "trusted.libvirt.security.dac"
 
-/* Who the file @fd, behind @st, belongs to while no QEMU uses it. */
-static void
-get_lasting_owner(int fd, const struct stat *st, uid_t *uid, gid_t *gid)
+void
+vmr_imagefile_get_lasting_owner(int fd, const struct stat *st, uid_t *uid,
+                                gid_t *gid)
 {
     char text[64] = "";
     unsigned owner;
@@ -200,7 +200,7 @@ vmr_imagefile_give_owner_of(int fd, const char *path, int like_fd,
         vmr_error_set_errno(error, errno, "look at", path);
         return FALSE;
     }
-    get_lasting_owner(like_fd, &like, &uid, &gid);
+    vmr_imagefile_get_lasting_owner(like_fd, &like, &uid, &gid);
     /* an ordinary user can give no file away, but to a group of its own */
     if (geteuid() != 0 && st.st_gid != gid && fchown(fd, (uid_t)-1, gid) < 0)
         return TRUE;

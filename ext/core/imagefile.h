@@ -41,6 +41,11 @@ void vmr_imagefile_identify(const struct stat *st, dev_t *dev, ino_t *ino);
  * is gone, soon on some file systems: this tells the two apart. */
 guint64 vmr_imagefile_get_birth(int fd);
 
+/* Who the file @fd, behind @st, belongs to while no QEMU uses it: libvirt lends files to
+ * a QEMU's user, and notes from whom, which only root can read. */
+void vmr_imagefile_get_lasting_owner(int fd, const struct stat *st, uid_t *uid,
+                                     gid_t *gid);
+
 /* Give the new file @fd (@path, for error texts) the owner, group and mode of the
  * image @like that it stands for, so that whoever opens that one can open it, too; but
  * not the right of everybody to write. While libvirt has lent that to a QEMU it is the

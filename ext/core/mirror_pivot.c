@@ -15,6 +15,7 @@
 #include "lockprobe.h"
 #include "mirror_priv.h"
 #include "reach.h"
+#include "share.h"
 
 /* The layers that @now runs on below its top. */
 static GPtrArray *
@@ -207,16 +208,19 @@ check_pivotable(VmrMirror *mirror, VmrDisk *disk, const VmrDomXml *live,
                              error);
 }
 
+/* Have the copies on the storage, and noted on them that the guest relies on them:
+ * who has made them must not take them away again, even while it is shut off. The
+ * first of the paths is who notes it. */
 static gboolean
 sync_paths(gpointer data, GError **error)
 {
     char **paths = data;
 
-    for (guint i = 0; paths[i]; i++) {
+    for (guint i = 1; paths[i]; i++) {
         struct stat st;
         vmr_autofd fd = vmr_imagefile_open(paths[i], &st, error);
 
-        if (fd < 0)
+        if (fd < 0 || !vmr_share_note_locked(fd, paths[i], paths[0], error))
             return FALSE;
         if (fsync(fd) != 0) {
             vmr_error_set_errno(error, errno, "write back", paths[i]);
@@ -233,6 +237,7 @@ sync_copies(VmrMirror *mirror, const VmrWait *wait, GError **error)
     g_autoptr(GPtrArray) paths = g_ptr_array_new();
     VmrWait patient = *wait;
 
+    g_ptr_array_add(paths, vmr_share_user(record->uuid, record->snapshot));
     for (guint i = 0; i < record->disks->len; i++) {
         const VmrDisk *disk = g_ptr_array_index(record->disks, i);
 

@@ -16,14 +16,10 @@
 #include "error.h"
 #include "imagefile.h"
 #include "lockprobe.h"
+#include "share.h"
 #include "sparse_priv.h"
 #include "storage.h"
 #include "trust.h"
-
-/* The byte whose lock says that a file is filled (python/virmirror/layers.py has it,
- * too). Not flock(): that is a lock of all bytes on NFS, among them those by which
- * QEMU tells that it has the file open. */
-#define LOCK_BYTE (G_GINT64_CONSTANT(1) << 62)
 
 /* The size of the file or device @fd. */
 static gboolean
@@ -123,7 +119,7 @@ static gboolean
 open_destination(VmrSparseFiles *files, gboolean overwrite, GError **error)
 {
     g_autoptr(GError) local = NULL;
-    VmrTrust trust = vmr_trust_new(NULL, &files->in_st);
+    VmrTrust trust = vmr_trust_new(NULL, files->in);
     struct stat st;
     vmr_autofd fd = vmr_imagefile_open(files->destination, &st, &local);
 
@@ -196,7 +192,7 @@ set_lock(const VmrSparseFiles *files, short type)
     struct flock lock = {
         .l_type = type,
         .l_whence = SEEK_SET,
-        .l_start = LOCK_BYTE,
+        .l_start = VMR_SHARE_LOCK_BYTE,
         .l_len = 1,
     };
 

@@ -16,6 +16,7 @@
 
 #include "copymark.h"
 #include "error.h"
+#include "share.h"
 #include "sparse_priv.h"
 
 /* A device is zeroed in steps, between which the copy can be cancelled. */
@@ -338,8 +339,10 @@ vmr_sparse_fill(VmrSparse *copy, GError **error)
     if (!lock_destination(copy, &there, error))
         return FALSE;
     copy->report.size = files->size;
+    /* somebody has made it, and may not want it any more one day */
     if (there)
-        return TRUE;
+        return vmr_share_note(files->out, copy->destination,
+                              VMR_SHARE_USER_COPY, error);
     copy->filling = TRUE;
     if (!set_mark(copy, VMR_COPYMARK_INCOMPLETE, error) ||
         !(try_reflink(copy) ? fill_by_reflink(copy, error)

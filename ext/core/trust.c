@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
+#define _GNU_SOURCE 1 /* O_PATH */
+
 #include "trust.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <grp.h>
 #include <pwd.h>
 #include <string.h>
@@ -19,19 +22,23 @@
 #define NSS_BUFFER 16384
 
 VmrTrust
-vmr_trust_new(const VmrDomXml *dom, const struct stat *original)
+vmr_trust_new(const VmrDomXml *dom, int original_fd)
 {
-    VmrTrust trust = {.has_original = original != NULL};
+    VmrTrust trust = {.has_original = FALSE};
+    struct stat st;
 
     if (dom) {
         trust.has_qemu_user = dom->has_qemu_user;
         trust.qemu_uid = dom->qemu_uid;
         trust.qemu_gid = dom->qemu_gid;
     }
-    if (original) {
-        trust.original_uid = original->st_uid;
-        trust.original_gid = original->st_gid;
-        trust.original_mode = original->st_mode;
+    if (original_fd >= 0 && fstat(original_fd, &st) == 0) {
+        trust.has_original = TRUE;
+        trust.original_uid = st.st_uid;
+        trust.original_gid = st.st_gid;
+        trust.original_mode = st.st_mode;
+        vmr_imagefile_get_lasting_owner(original_fd, &st, &trust.lasting_uid,
+                                        &trust.lasting_gid);
     }
     return trust;
 }
@@ -40,16 +47,18 @@ VmrTrust
 vmr_trust_new_for_copy(const VmrDomXml *dom, const char *original)
 {
     struct stat st;
+    vmr_autofd fd = vmr_imagefile_open(original, &st, NULL);
 
-    return vmr_trust_new(dom, stat(original, &st) == 0 ? &st : NULL);
+    return vmr_trust_new(dom, fd);
 }
 
 VmrTrust
 vmr_trust_new_for_folder(const VmrDomXml *dom, const char *original)
 {
     g_autofree char *folder = g_path_get_dirname(original);
+    vmr_autofd fd = open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
 
-    return vmr_trust_new_for_copy(dom, folder);
+    return vmr_trust_new(dom, fd);
 }
 
 static gboolean
@@ -57,7 +66,8 @@ trusts_user(const VmrTrust *trust, uid_t uid)
 {
     return uid == geteuid() || uid == 0 ||
            (trust->has_qemu_user && uid == trust->qemu_uid) ||
-           (trust->has_original && uid == trust->original_uid);
+           (trust->has_original &&
+            (uid == trust->original_uid || uid == trust->lasting_uid));
 }
 
 /* Whether @gid is a group of this user alone, as many systems make one for each
@@ -90,7 +100,8 @@ static gboolean
 trusts_group(const VmrTrust *trust, gid_t gid)
 {
     return (trust->has_qemu_user && gid == trust->qemu_gid) ||
-           (trust->has_original && gid == trust->original_gid &&
+           (trust->has_original &&
+            (gid == trust->original_gid || gid == trust->lasting_gid) &&
             (trust->original_mode & S_IWGRP)) ||
            is_private_group(gid);
 }

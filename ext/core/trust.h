@@ -22,14 +22,17 @@ typedef struct {
     gid_t qemu_gid;
     gboolean has_original; /* the rest is known */
     uid_t original_uid;    /* of the file that is copied, or of its folder */
+    uid_t lasting_uid;     /* whose it is when libvirt does not lend it to a QEMU */
     gid_t original_gid;
+    gid_t lasting_gid;
     mode_t original_mode;
 } VmrTrust;
 
-/* This user, root, the QEMU of @dom, and who may write @original; both may be NULL. */
-VmrTrust vmr_trust_new(const VmrDomXml *dom, const struct stat *original);
+/* This user, root, the QEMU of @dom (NULL: not known), and who may write the open file
+ * or folder @original_fd (-1: there is none). */
+VmrTrust vmr_trust_new(const VmrDomXml *dom, int original_fd);
 
-/* The same of the file @original; one that is not there has no writers. */
+/* The same of the file @original; one that cannot be opened has no writers. */
 VmrTrust vmr_trust_new_for_copy(const VmrDomXml *dom, const char *original);
 
 /* The same of the folder that @original is in. */

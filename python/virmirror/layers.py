@@ -30,16 +30,12 @@ from .planning import LayerPlan, Plan
 
 __all__ = ["Store"]
 
-# What is locked of a copy; ext/core/sparse_files.c says why.
+# What is locked of a copy; ext/core/share.h says why.
 _LOCK_BYTE = 1 << 62
 
 # Seconds without any change to a copy that another process is filling. It may have the
 # checksums of a large one left to compare, which changes nothing.
 _STALLED = 3600.0
-
-# On a copy that was taken over by a migration that has not made it: for good, since
-# the guest that was based on it then need not be running now.
-_SHARED = "user.virmirror.shared"
 
 #: Is told the path of the copy, and the bytes done and to be done.
 OnCopy: TypeAlias = Callable[[str, int, int], None]
@@ -60,7 +56,7 @@ class Store:
     def close(self) -> None:
         """Let go of the copies."""
         for fd in self._held.values():
-            os.close(fd)
+            _let_go(fd)
         self._held.clear()
 
     def make_skeleton(self, layer: LayerPlan) -> None:
@@ -114,17 +110,17 @@ class Store:
                 self._wait_for_others(fd, layer.destination)
                 done = _is_at(fd, layer.destination) and self._is_filled(layer, fd)
             except BlockingIOError:
-                os.close(fd)
+                _let_go(fd)
                 self._deadline.left(f"others were at '{layer.destination}'")
                 time.sleep(random.uniform(0.01, 0.1))
                 continue
             except BaseException:
-                os.close(fd)
+                _let_go(fd)
                 raise
             if done:
                 self._held[layer.destination] = fd
                 return
-            os.close(fd)
+            _let_go(fd)
             if os.path.lexists(layer.destination):
                 try:
                     self._copy(layer)
@@ -176,7 +172,7 @@ class Store:
                     f"'{layer.source}' has changed, and others rely on its copy "
                     f"'{layer.destination}'",
                 ) from error
-            os.close(self._held.pop(layer.destination))
+            _let_go(self._held.pop(layer.destination))
             self.fill(layer)
 
     def _use_in_place(self, layer: LayerPlan) -> None:
@@ -187,7 +183,7 @@ class Store:
             self._wait_for_others(fd, layer.destination)
             self._mark_shared(fd, layer)
         except BaseException:
-            os.close(fd)
+            _let_go(fd)
             raise
         self._held[layer.destination] = fd
         self._note(layer, 0, 0.0, None, "none")
@@ -208,7 +204,7 @@ class Store:
             if fd is None:
                 fd = _open(created.path)
             _lock(fd, fcntl.F_WRLCK)
-            if _is_shared(fd):
+            if self._is_shared(fd, created.path):
                 return False
             _core._remove_file(created.path, created.dev, created.ino, created.born)
         except FileNotFoundError:
@@ -221,7 +217,7 @@ class Store:
             return False  # a link by now, or one that we may only read
         finally:
             if fd is not None:
-                os.close(fd)
+                _let_go(fd)
         return True
 
     def _make(self, path: str, make: Callable[[str], None], *, may_be_there: bool = False) -> None:
@@ -272,7 +268,7 @@ class Store:
         status = os.stat(layer.destination)
         if state == "incomplete" or status.st_size == 0:
             return False
-        if self._job.owns(layer.destination) and not _is_shared(fd):
+        if self._job.owns(layer.destination) and not self._is_shared(fd, layer.destination):
             return False  # an earlier run's, of what the source was then
         # made by other means, or changed since: its content decides
         if status.st_size == layer.size and not layer.rebase:
@@ -291,17 +287,14 @@ class Store:
 
     def _mark_shared(self, fd: int, layer: LayerPlan) -> None:
         """Note on a copy that not only the migration that made it relies on it."""
-        if self._job.owns(layer.destination):
-            return
-        try:
-            os.setxattr(fd, _SHARED, b"1")
-        except OSError as error:
-            # who may not even write to it is not who has been here before
-            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
-                raise _core._make_error(
-                    "io",
-                    f"cannot note on '{layer.destination}' that it is used: {error.strerror}",
-                ) from error
+        if not self._job.owns(layer.destination):
+            _core._note_user(fd, layer.destination, self._plan.uuid, self._plan.name)
+
+    def _is_shared(self, fd: int, path: str) -> bool:
+        """Whether others rely on a file; one that is not ours by origin, a source, was
+        that of earlier moves of the domain, too."""
+        name = self._plan.name if self._job.owns(path) else None
+        return _core._has_other_users(fd, path, self._plan.uuid, name)
 
     def _copy(self, layer: LayerPlan) -> None:
         plan = self._plan
@@ -385,16 +378,6 @@ def _open(path: str) -> int:
     return fd
 
 
-def _is_shared(fd: int) -> bool:
-    try:
-        os.getxattr(fd, _SHARED)
-    except OSError as error:
-        if error.errno not in (errno.ENODATA, errno.EOPNOTSUPP):
-            raise
-        return False
-    return True
-
-
 def _lock(fd: int, how: int) -> None:
     """Lock a copy, where the file system has locks. Raises BlockingIOError."""
     asked = struct.pack("hhqqi", how, os.SEEK_SET, _LOCK_BYTE, 1, 0)
@@ -405,6 +388,14 @@ def _lock(fd: int, how: int) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
             raise
+
+
+def _let_go(fd: int) -> None:
+    """Close a copy, and give the lock back: a child that was forked meanwhile has the
+    descriptor, too."""
+    with contextlib.suppress(OSError):
+        _lock(fd, fcntl.F_UNLCK)
+    os.close(fd)
 
 
 def _is_at(fd: int, path: str) -> bool:

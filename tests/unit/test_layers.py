@@ -16,6 +16,8 @@ from virmirror import _core, jobs, layers
 from virmirror.deadline import Deadline
 from virmirror.layers import Store
 
+NOBODY = 65534
+
 
 @pytest.fixture
 def job(tmp_path, monkeypatch):
@@ -114,6 +116,12 @@ def test_copy_that_another_migration_has_made_is_marked_for_good(store, layer, j
     store.fill(layer)
     assert os.getxattr(layer.destination, "user.virmirror.shared")
     store.close()
+    job.save(created=(jobs.Created.at(layer.destination),))
+    (created,) = job.state.created
+    assert store.drop(created)  # by the one who has marked it
+
+    virmirror.copy(layer.source, layer.destination)
+    note(layer.destination, "another-domain", PLAN.name)
     assert not store.drop(jobs.Created.at(layer.destination))
 
 
@@ -139,3 +147,80 @@ def test_wait_for_a_process_that_hangs_ends_by_itself(store, filling, monkeypatc
     monkeypatch.setattr(layers, "_STALLED", 0.3)
     with pytest.raises(virmirror.BusyError, match=r"has not written to it for 0\.3 s"):
         store.fill(filling)
+
+
+def note(path, domain, snapshot):
+    with open(path, "rb") as file:
+        _core._note_user(file.fileno(), path, domain, snapshot)
+
+
+def others(path, domain, snapshot=None):
+    with open(path, "rb") as file:
+        return _core._has_other_users(file.fileno(), path, domain, snapshot)
+
+
+def test_users_of_a_file_are_told_apart(file):
+    path = str(file)
+    assert not others(path, "a", "move")
+    note(path, "a", "move")
+    note(path, "a", "move")
+    assert len(os.getxattr(path, "user.virmirror.shared").split()) == 1
+    assert not others(path, "a", "move")
+    assert not others(path, "a")
+    assert others(path, "a", "another move")
+    assert others(path, "b", "move") and others(path, "b")
+    note(path, "b", "move")
+    assert others(path, "a", "move") and others(path, "a")
+
+
+def test_users_too_many_to_be_noted_are_others(file):
+    for number in range(60):
+        note(str(file), f"{number:036}", "move")
+    assert others(str(file), f"{59:036}", "move")
+
+
+def test_note_that_cannot_be_made_on_a_copy_is_an_error(file):
+    """Of a file that somebody else has made, who could remove it."""
+
+    def note_as_nobody():
+        with file.open("rb") as opened:
+            os.setegid(NOBODY)
+            os.seteuid(NOBODY)
+            try:
+                _core._note_user(opened.fileno(), str(file), "a", "move")
+            finally:
+                os.seteuid(0)
+                os.setegid(0)
+
+    file.chmod(0o644)
+    note_as_nobody()  # nobody's to remove
+    _core._mark_copy(str(file))
+    with pytest.raises(virmirror.StorageError, match="use a copy of your own"):
+        note_as_nobody()
+
+
+def test_copy_that_is_there_already_is_noted_as_used(store, layer, job):
+    for _ in range(2):
+        virmirror.copy(layer.source, layer.destination, overwrite=True)
+    job.save(created=(jobs.Created.at(layer.destination),))
+    assert not store.drop(job.state.created[0])
+
+
+def test_lock_of_a_copy_ends_with_the_store_though_a_child_has_it_open(store, layer):
+    store.fill(layer)
+    ready, go = os.pipe(), os.pipe()
+    child = os.fork()
+    if child == 0:  # it has all descriptors, until it is told to end
+        os.write(ready[1], b"x")
+        os.close(go[1])
+        os.read(go[0], 1)
+        os._exit(0)
+    try:
+        os.read(ready[0], 1)
+        store.close()
+        with open(layer.destination, "r+b") as file:
+            storage.lock_copy(file, fcntl.F_WRLCK)
+    finally:
+        for end in (*ready, *go):
+            os.close(end)
+        os.waitpid(child, 0)

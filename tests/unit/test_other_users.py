@@ -89,6 +89,17 @@ def test_copy_into_a_file_of_who_owns_the_source_is_made(source, folder):
     assert _core._copy_state(source, destination) == "fits"
 
 
+def test_copy_into_a_file_of_whom_the_source_is_lent_by_is_made(source, folder):
+    """libvirt notes who has had a file before it gave it to a QEMU's user."""
+    os.setxattr(source, "trusted.libvirt.security.dac", b"+12:+34")
+    owned_by_nobody(source)
+    destination = folder / "copy"
+    destination.touch(mode=0o600)
+    os.chown(destination, 12, 34)
+    virmirror.copy(source, destination, overwrite=True)
+    assert destination.read_bytes() == DATA
+
+
 def test_copy_into_a_file_of_a_group_that_can_write_the_source_is_made(source, folder):
     destination = folder / "copy"
     destination.touch()
