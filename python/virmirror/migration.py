@@ -258,6 +258,7 @@ class _Migration:
 
     def _move(self, disks: Sequence[DiskPlan]) -> None:
         self._check_sources(disks, is_new=self._job.is_new())
+        self._check_snapshots()
         with self._spending("prepare"):
             if self._mirror is None:
                 self._drop_tops(disks)
@@ -269,6 +270,7 @@ class _Migration:
         with self._spending("mirror"):
             self._start_mirror(disks)
             self._check_on_overlays(disks)
+            self._check_snapshots()
         with self._spending("copy"):
             for disk in disks:
                 for layer in reversed(disk.layers):
@@ -290,6 +292,17 @@ class _Migration:
         for disk in disks:
             for layer in disk.layers:
                 self._store.check_source(layer, is_frozen=is_new and layer is not disk.layers[0])
+
+    def _check_snapshots(self) -> None:
+        """That none was taken since the plan was made: it would lead back."""
+        names = libvirt_domain(self._dom).snapshotListNames()
+        others = ", ".join(repr(name) for name in names if name != self._plan.name)
+        if others and self._plan.snapshots == "refuse":
+            raise _core._make_error(
+                "invalid-state",
+                f"the domain has snapshots now ({others}), and a revert to one would lead back "
+                "to the old storage: delete them, or plan with snapshots='keep'",
+            )
 
     def _check_on_overlays(self, disks: Sequence[DiskPlan]) -> None:
         """That what is frozen now, below the overlays, is what was planned."""

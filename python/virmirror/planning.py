@@ -92,6 +92,7 @@ class Plan:
     reflink: bool
     verify: bool
     pause_budget: float | None
+    snapshots: Snapshots
 
     @property
     def bytes_to_copy(self) -> int:
@@ -182,6 +183,7 @@ def plan(
         reflink=bool(reflink),
         verify=bool(verify),
         pause_budget=None if pause_budget is None else float(pause_budget),
+        snapshots=snapshots,
     )
 
 

@@ -79,6 +79,17 @@ def test_source_that_a_snapshot_taken_meanwhile_needs_is_left(guest: Guest) -> N
     guest.check()
 
 
+def test_snapshot_that_was_taken_after_the_plan_is_refused(guest: Guest) -> None:
+    plan = virmirror.plan(guest.dom, {"vda": guest.path2})
+    snapshot = take_internal(guest)
+    with refused(guest, virmirror.StateError, INVALID, "('inside')", LEADS_BACK):
+        virmirror.run(plan, conn=guest.dom.connect())
+    snapshot.delete()
+    virmirror.migrate(guest.dom, {"vda": guest.path2})
+    guest.wait_for_writes()
+    guest.check()
+
+
 # ---- what works, and is to stay so
 
 

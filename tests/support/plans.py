@@ -34,4 +34,5 @@ PLAN = virmirror.Plan(
     reflink=True,
     verify=False,
     pause_budget=None,
+    snapshots="refuse",
 )
