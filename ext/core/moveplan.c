@@ -371,10 +371,6 @@ check_snapshots(Planner *planner, const VmrWait *wait, GError **error)
                             "the domain has snapshots (%s), which need the old "
                             "files: keep those (remove_source), or delete the "
                             "snapshots", text);
-    else
-        g_ptr_array_add(planner->plan->notes,
-                        g_strdup_printf("a revert to a snapshot (%s) leads back "
-                                        "to the old storage", text));
     return TRUE;
 }
 

@@ -27,6 +27,7 @@ from .oserrors import os_errors
 from .planning import Collapse, DiskPlan, Pace, Plan, Snapshots, plan
 from .reports import DiskReport, DiskSide, Forgotten, OnProgress, Progress, Report
 from .sides import Found, files_in, look, side_of
+from .snapshots import check_followers, follow
 from .steps import MOVED, Domain, Refusal, Side, Step, Wish, next_step, ways
 
 __all__ = ["forget", "migrate", "run", "undo"]
@@ -295,7 +296,10 @@ class _Migration:
 
     def _check_snapshots(self) -> None:
         """That none was taken since the plan was made: it would lead back."""
-        names = libvirt_domain(self._dom).snapshotListNames()
+        dom = libvirt_domain(self._dom)
+        if self._plan.snapshots == "follow":
+            check_followers(dom, self._plan.disks, self._plan.name)
+        names = dom.snapshotListNames()
         others = ", ".join(repr(name) for name in names if name != self._plan.name)
         if others and self._plan.snapshots == "refuse":
             raise _core._make_error(
@@ -495,6 +499,13 @@ class _Migration:
     def _clean(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Remove what is not needed any more; what was, and what could not be."""
         chains = _core._disk_chains(self._dom)
+        if self._plan.snapshots == "follow":
+            moved = [
+                disk
+                for disk in self._plan.disks
+                if chains.get(disk.target, ())[:1] == [disk.layers[0].destination]
+            ]
+            follow(libvirt_domain(self._dom), moved)
         used = {path for chain in chains.values() for path in chain}
         unused = [one for one in self._job.state.created if one.path not in used]
         # what a disk that somebody has taken away was on may be all that there is of it
@@ -502,7 +513,8 @@ class _Migration:
         if self._plan.remove_source:
             tops = [disk.layers[0] for disk in self._plan.disks]
             unused += [Created(top.source, top.dev, top.ino, 0) for top in tops if top.ino]
-            if libvirt_domain(self._dom).snapshotNum():  # one that was taken meanwhile
+            # those that were kept, or taken meanwhile, need them
+            if self._plan.snapshots != "follow" and libvirt_domain(self._dom).snapshotNum():
                 kept |= {top.source for top in tops}
         left = tuple(one.path for one in unused if one.path in kept)
         unused = [one for one in unused if one.path not in kept and os.path.lexists(one.path)]

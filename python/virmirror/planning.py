@@ -13,14 +13,17 @@ import uuid
 from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias
 
+import libvirt
+
 from . import _core, jobs, values
 from .oserrors import os_errors
+from .snapshots import check_followers
 
 __all__ = ["DiskPlan", "LayerPlan", "Plan", "plan"]
 
 Collapse: TypeAlias = Literal["auto", "commit", "pull", "none"]
 Pace: TypeAlias = Literal["auto", "full"]
-Snapshots: TypeAlias = Literal["refuse", "keep"]
+Snapshots: TypeAlias = Literal["refuse", "keep", "follow"]
 
 _BLOCK = 512  # bytes, of st_blocks
 
@@ -136,7 +139,8 @@ def plan(
     each is beside the disk's source, which does not do for a block device, in /dev.
     ``snapshots`` says what of libvirt's own snapshots of the domain: a revert to one
     leads back to the old storage, so a domain that has any is refused; ``"keep"`` is for
-    who knows that, and does not go with ``remove_source``.
+    who knows that, and does not go with ``remove_source``; with ``"follow"`` they name the
+    new files in the end, which internal ones can, with ``collapse="commit"``.
 
     ``collapse`` says how the chain, which is one longer after the pivot, gets
     short again: ``"commit"`` the new top down, so that all files keep their names,
@@ -158,16 +162,20 @@ def plan(
     """
     folders = {disk: os.fspath(folder) for disk, folder in disks.items()}
     overlay_folder = None if overlay_folder is None else os.fspath(overlay_folder)
-    _check_options(collapse, pace, bandwidth, pause_budget, snapshots)
+    _check_options(collapse, pace, bandwidth, pause_budget)
+    _check_snapshots(snapshots, collapse)
     _check_folders(folders, overlay_folder)
     identity = uuid.uuid4().hex
     snapshot = name if name is not None else f"virmirror-{identity[:8]}"
     pairs = [(disk, os.path.normpath(folder)) for disk, folder in folders.items()]
     _check_unfinished(dom)
-    keep, remove_source = snapshots == "keep", bool(remove_source)
-    found = _core._plan_move(dom, pairs, snapshot, overlay_folder, keep, remove_source, timeout)
+    keep, remove_source = snapshots != "refuse", bool(remove_source)
+    removal = remove_source and snapshots != "follow"
+    found = _core._plan_move(dom, pairs, snapshot, overlay_folder, keep, removal, timeout)
     with os_errors():  # a file may be gone since it was looked at
         planned = tuple(_disk_plan(disk) for disk in found["disks"])
+    if snapshots == "follow":
+        check_followers(jobs.libvirt_domain(dom), planned, snapshot)
     return Plan(
         id=identity,
         uri=jobs.libvirt_domain(dom).connect().getURI(),
@@ -175,7 +183,11 @@ def plan(
         uuid=found["uuid"],
         name=snapshot,
         disks=planned,
-        notes=(*_notes(found["disks"], collapse), *found["notes"]),
+        notes=(
+            *_notes(found["disks"], collapse),
+            *found["notes"],
+            *_snapshot_notes(jobs.libvirt_domain(dom), snapshots),
+        ),
         collapse=collapse,
         remove_source=remove_source,
         pace=pace,
@@ -187,9 +199,7 @@ def plan(
     )
 
 
-def _check_options(
-    collapse: str, pace: str, bandwidth: int, pause_budget: float | None, snapshots: str
-) -> None:
+def _check_options(collapse: str, pace: str, bandwidth: int, pause_budget: float | None) -> None:
     findings = []
     if collapse not in ("auto", "commit", "pull", "none"):
         findings.append(f"collapse must be 'auto', 'commit', 'pull' or 'none', not {collapse!r}")
@@ -199,10 +209,28 @@ def _check_options(
         findings.append("bandwidth must be a whole number of bytes per second, 0 or more")
     if pause_budget is not None and not 0 <= pause_budget < float("inf"):
         findings.append("pause_budget must be None, or 0 or more seconds")
-    if snapshots not in ("refuse", "keep"):
-        findings.append(f"snapshots must be 'refuse' or 'keep', not {snapshots!r}")
     if findings:
         raise _core._make_error("invalid-spec", "; ".join(findings))
+
+
+def _check_snapshots(snapshots: str, collapse: str) -> None:
+    if snapshots not in ("refuse", "keep", "follow"):
+        raise _core._make_error(
+            "invalid-spec", f"snapshots must be 'refuse', 'keep' or 'follow', not {snapshots!r}"
+        )
+    if snapshots == "follow" and collapse != "commit":
+        raise _core._make_error(
+            "invalid-spec",
+            f"snapshots='follow' wants collapse='commit', not {collapse!r}: else the disk is on a "
+            "file that has none of them",
+        )
+
+
+def _snapshot_notes(dom: libvirt.virDomain, snapshots: Snapshots) -> list[str]:
+    names = ", ".join(repr(name) for name in dom.snapshotListNames())
+    if not names or snapshots == "follow":
+        return []
+    return [f"a revert to a snapshot ({names}) leads back to the old storage"]
 
 
 def _check_folders(folders: Mapping[str, str], overlay_folder: str | None) -> None:

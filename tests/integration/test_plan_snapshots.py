@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import pathlib
+import re
 import time
 from collections.abc import Callable
 
@@ -13,6 +14,7 @@ import pytest
 import virmirror
 from support.guest import Guest
 from support.refusal import refused
+from virmirror import testguest
 
 pytestmark = pytest.mark.qemu
 
@@ -88,6 +90,67 @@ def test_snapshot_that_was_taken_after_the_plan_is_refused(guest: Guest) -> None
     virmirror.migrate(guest.dom, {"vda": guest.path2})
     guest.wait_for_writes()
     guest.check()
+
+
+# ---- internal snapshots can follow
+
+
+def rounds_on(guest: Guest, top: pathlib.Path) -> int:
+    """How many rounds are on a disk, which must be whole up to the last one; what the guest
+    has reported began anew when it was started again."""
+    serial = guest.serial.with_name("rounds")
+    serial.write_bytes(b".")
+    with pytest.raises(testguest.WritesLost, match=r"(\d+) is the highest there") as caught:
+        testguest.check(top, serial, layers=guest.layers)
+    (highest,) = re.findall(r"(\d+) is the highest there", str(caught.value))
+    serial.write_bytes(b"." * int(highest))
+    return testguest.check(top, serial, layers=guest.layers).highest
+
+
+def reported(guest: Guest) -> int:
+    return guest.serial.read_bytes().count(b".")
+
+
+def test_internal_snapshots_follow_and_a_revert_needs_no_old_file(guest: Guest) -> None:
+    before = reported(guest)
+    first = take_internal(guest, "first")
+    after = reported(guest)
+    guest.wait_for_writes()
+    take_internal(guest, "second")
+    guest.wait_for_writes()
+    plan = virmirror.plan(
+        guest.dom,
+        {"vda": guest.path2},
+        snapshots="follow",
+        collapse="commit",
+        remove_source=True,
+    )
+    assert not any("leads back" in note for note in plan.notes)
+    report = virmirror.run(plan, conn=guest.dom.connect())
+    assert str(guest.path1 / "old.qcow2") in report.removed
+    guest.path1.rename(guest.path1.with_name("away"))
+    assert sorted(guest.dom.snapshotListNames()) == ["first", "second"]
+    assert guest.dom.snapshotCurrent().getName() == "second"
+    assert guest.dom.snapshotLookupByName("second").getParent().getName() == "first"
+    guest.wait_for_writes()
+
+    guest.dom.revertToSnapshot(guest.dom.snapshotLookupByName("second"), 0)
+    assert guest.chain() == [guest.path2 / "old.qcow2", guest.path2 / "common"]
+    guest.wait_for_writes()
+    guest.dom.revertToSnapshot(first, 0)
+    assert guest.chain() == [guest.path2 / "old.qcow2", guest.path2 / "common"]
+    guest.wait_for_writes()
+    guest.dom.destroy()
+    # it has gone on from the first snapshot, not from the second
+    at_first = rounds_on(guest, guest.path2 / "old.qcow2") - reported(guest)
+    assert before <= at_first <= after + 1
+
+
+def test_external_snapshot_cannot_follow(guest: Guest) -> None:
+    take_external(guest)
+    words = ("'outside'", "cannot follow", "not internal")
+    with refused(guest, virmirror.StateError, INVALID, *words):
+        virmirror.plan(guest.dom, {"vda": guest.path2}, snapshots="follow", collapse="commit")
 
 
 # ---- what works, and is to stay so

@@ -45,10 +45,11 @@ def _add_migrate(parser: CommandParser) -> None:
     )
     parser.add_argument(
         "--snapshots",
-        choices=("refuse", "keep"),
+        choices=("refuse", "keep", "follow"),
         default="refuse",
-        help="a domain that has snapshots is refused (the default), or they are kept, and a "
-        "revert to one leads back to the old storage",
+        help="a domain that has snapshots is refused (the default); or they are kept, and a "
+        "revert to one leads back to the old storage; or internal ones follow, for which the "
+        "new top is to be committed",
     )
     parser.add_argument(
         "--pace",
@@ -231,7 +232,7 @@ COMMANDS = (
         (
             "DOMAIN DISK=FOLDER... [--name NAME]",
             "[--collapse {auto,commit,pull,none}] [--remove-source]",
-            "[--overlay-folder FOLDER] [--snapshots {refuse,keep}]",
+            "[--overlay-folder FOLDER] [--snapshots {refuse,keep,follow}]",
             "[--pace {auto,full}] [--bandwidth NUMBER [--bytes]] [--verify]",
             "[--timeout SECONDS] [--dry-run] [--verbose] [--json]",
             "DOMAIN --resume [--timeout SECONDS] [--verbose] [--json]",
