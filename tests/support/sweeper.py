@@ -20,13 +20,12 @@ from typing import Any
 
 import libvirt
 
-from support.patience import PATIENCE
-
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 import virmirror
 from support import guest as guests
 from support.guest import Guest
+from support.patience import PATIENCE
 from support.storage import is_written_to
 from virmirror import embed, testguest
 
