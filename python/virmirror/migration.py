@@ -186,9 +186,17 @@ class _Migration:
             with self._spending("collapse"):
                 for disk in self._plan.disks:
                     self._collapse(disk)
+                self._check_still_moved()
             with self._spending("clean"):
                 removed, left = self._clean()
             return self._finish(removed, left)
+
+    def _check_still_moved(self) -> None:
+        """That no disk runs on a chain that leads back to the old storage."""
+        found = self._look()
+        if not found.situation.sides <= MOVED | {"gone"}:
+            text = "somebody else has changed the chain of a disk since the cut-over"
+            raise self._refused("run", Refusal("diverged", text), found)
 
     def undo(self) -> tuple[str, ...]:
         with contextlib.closing(self._store), self._os_errors():

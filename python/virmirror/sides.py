@@ -148,7 +148,17 @@ def side_of(disk: DiskPlan, chain: Sequence[str] | None) -> Side:
         return "mirror"
     if roles in (new, ["mirror", *new[1:]]):
         return "collapsed"
-    return _side_of_changed(roles)
+    return _side_of_changed(
+        [role or _role_of_other(disk, path) for role, path in zip(roles, chain, strict=True)]
+    )
+
+
+def _role_of_other(disk: DiskPlan, path: str) -> str:
+    """The role of a file that is none of the plan's, "" where its folder tells nothing."""
+    folder = os.path.dirname(_plain(path))
+    new = {os.path.dirname(_plain(one)) for one in (disk.mirror, disk.layers[0].destination)}
+    old = {os.path.dirname(_plain(one)) for one in (disk.overlay, disk.layers[0].source)}
+    return "source of others" if folder in old - new else ""
 
 
 def _side_of_changed(roles: list[str]) -> Side:

@@ -264,3 +264,25 @@ def test_pivot_copy_written_since_it_was_made_refused(guest: Guest) -> None:
         mirror.pivot()
     guest.wait_for_writes(20)
     guest.check()
+
+
+def test_migrate_snapshot_onto_old_storage_after_cut_over_refused(guest: Guest) -> None:
+    foreign = guest.path1 / "foreign"
+
+    def snapshot(progress: virmirror.Progress) -> None:
+        if progress.phase == "collapse" and not foreign.exists():
+            xml = (
+                "<domainsnapshot><name>x</name><disks><disk name='vda' snapshot='external'>"
+                f"<source file='{foreign}'/></disk></disks></domainsnapshot>"
+            )
+            guest.dom.snapshotCreateXML(xml, libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY)
+
+    with pytest.raises(virmirror.DivergedError, match=r"since the cut-over.*forget"):
+        virmirror.migrate(guest.dom, {"vda": guest.path2}, remove_source=True, on_progress=snapshot)
+    assert guest.chain()[0] == foreign
+    assert (guest.path1 / "old.qcow2").exists()
+    plan = virmirror.unfinished(guest.dom)
+    assert plan is not None
+    virmirror.forget(plan, conn=guest.dom.connect())
+    guest.wait_for_writes(20)
+    guest.check()
