@@ -41,12 +41,12 @@ log_outputs = "3:file:{folder}/libvirtd.log"
 
 _QEMU_CONF = """\
 stdio_handler = "file"
-user = "root"
-group = "root"
-dynamic_ownership = 0
+user = "{user}"
+group = "{user}"
+dynamic_ownership = {dynamic_ownership}
 remember_owner = 0
 security_driver = "none"
-security_default_confined = 0
+security_default_confined = {confined}
 namespaces = []
 cgroup_controllers = []
 """
@@ -56,15 +56,25 @@ class Daemon:
     """A libvirtd, and the context that it and its guests live in.
 
     ``folder`` is for its configuration, its socket and its log. Killed and
-    started again it finds its guests, which never notice.
+    started again it finds its guests, which never notice. QEMU runs as ``user``, and
+    libvirt gives it the files if ``dynamic_ownership`` is 1.
     """
 
-    def __init__(self, folder: pathlib.Path) -> None:
+    def __init__(
+        self, folder: pathlib.Path, *, user: str = "root", dynamic_ownership: int = 0
+    ) -> None:
         self.folder = folder
         self.conn: libvirt.virConnect | None = None
         self._libvirtd: subprocess.Popen[bytes] | None = None
         (folder / "libvirtd.conf").write_text(_LIBVIRTD_CONF.format(folder=folder))
-        (folder / "qemu.conf").write_text(_QEMU_CONF)
+        (folder / "qemu.conf").write_text(
+            _QEMU_CONF.format(
+                user=user,
+                dynamic_ownership=dynamic_ownership,
+                # only then libvirt shows the user, as it does by default
+                confined=int(user != "root"),
+            )
+        )
         as_root = [] if os.geteuid() == 0 else ["--map-root-user"]
         # It keeps the folders while there is no daemon, and ends with its input.
         self._holder = subprocess.Popen(
