@@ -7,6 +7,9 @@
  * The lock is the abstract Unix socket with the domain's UUID in its name. So it is the
  * same for all users and all processes (of a network namespace), cannot be left behind,
  * and the kernel tells whose it is. Any thread may call these.
+ *
+ * $VIRMIRROR_LOCK_PREFIX, part of the name, is for test runs side by side, whose domains
+ * have the same UUIDs; whoever sets it otherwise has a lock of his own.
  */
 
 #include <glib.h>

@@ -26,7 +26,7 @@ from .layers import Store
 from .oserrors import os_errors
 from .planning import Collapse, DiskPlan, Pace, Plan, Snapshots, plan
 from .reports import DiskReport, DiskSide, Forgotten, OnProgress, Progress, Report
-from .sides import Found, files_in, look, side_of
+from .sides import Found, files_in, look, plain, side_of
 from .snapshots import check_followers, follow
 from .steps import MOVED, Domain, Refusal, Side, Step, Wish, next_step, ways
 
@@ -514,7 +514,7 @@ class _Migration:
                 if chains.get(disk.target, ())[:1] == [disk.layers[0].destination]
             ]
             follow(libvirt_domain(self._dom), moved)
-        used = {path for chain in chains.values() for path in chain}
+        used = files_in([one.path for one in self._job.state.created], chains.values())
         unused = [one for one in self._job.state.created if one.path not in used]
         # what a disk that somebody has taken away was on may be all that there is of it
         kept = {path for disk in self._plan.disks for path in self._files_of_lost(disk)}
@@ -552,8 +552,8 @@ class _Migration:
             disks=tuple(
                 DiskReport(
                     target=disk.target,
-                    before=tuple(layer.source for layer in disk.layers),
-                    after=tuple(chains.get(disk.target, ())),
+                    before=tuple(plain(layer.source) for layer in disk.layers),
+                    after=tuple(map(plain, chains.get(disk.target, ()))),
                     collapse=chosen.get(disk.target, "none"),  # somebody else did
                 )
                 for disk in self._plan.disks

@@ -23,7 +23,7 @@ from .jobs import Phase
 from .planning import DiskPlan, Plan
 from .steps import Domain, Side, Situation, Snapshot
 
-__all__ = ["Found", "files_in", "is_gone", "look", "side_of"]
+__all__ = ["Found", "files_in", "is_gone", "look", "plain", "side_of"]
 
 # libvirt hears of a job's end after QEMU, and QEMU drops its locks after that: what
 # looks bad counts when it is still the same after so many looks.
@@ -113,14 +113,15 @@ def _is_written(plan: Plan) -> bool:
 
 def _chains(dom: Any, domain: Domain) -> dict[str, tuple[str, ...]]:
     if domain == "running":
-        return {target: tuple(chain) for target, chain in _core._disk_chains(dom).items()}
+        live = _core._disk_chains(dom)
+        return {target: tuple(map(plain, chain)) for target, chain in live.items()}
     tops = _core._persistent_sources(dom)
     return {target: _read_chain(path, kind) for target, (path, kind) in tops.items()}
 
 
 def _read_chain(path: str, kind: str | None) -> tuple[str, ...]:
     """The chain from a file on, as the headers have it, as far as it can be read."""
-    chain = [_plain(path)]
+    chain = [plain(path)]
     while kind is not None:
         try:
             name, kind = _core._image_backing(chain[-1], kind)
@@ -128,7 +129,7 @@ def _read_chain(path: str, kind: str | None) -> tuple[str, ...]:
             break
         if name is None:
             break
-        chain.append(_plain(os.path.join(os.path.dirname(chain[-1]), name)))
+        chain.append(plain(os.path.join(os.path.dirname(chain[-1]), name)))
     return tuple(chain)
 
 
@@ -138,8 +139,8 @@ def side_of(disk: DiskPlan, chain: Sequence[str] | None) -> Side:
         return "gone"
     files = _files(disk)
     roles = _roles(files, chain)
-    old = [files[_plain(layer.source)] for layer in disk.layers]
-    new = [files[_plain(layer.destination)] for layer in disk.layers]
+    old = [files[plain(layer.source)] for layer in disk.layers]
+    new = [files[plain(layer.destination)] for layer in disk.layers]
     if roles == old:
         return "source"
     if roles == ["overlay", *old]:
@@ -175,9 +176,9 @@ def _side_of_changed(roles: list[str]) -> Side:
 
 def _files(disk: DiskPlan) -> dict[str, str]:
     """The role of each file of a plan, by its path."""
-    files = {_plain(disk.overlay): "overlay", _plain(disk.mirror): "mirror"}
+    files = {plain(disk.overlay): "overlay", plain(disk.mirror): "mirror"}
     for n, layer in enumerate(disk.layers):
-        source, destination = _plain(layer.source), _plain(layer.destination)
+        source, destination = plain(layer.source), plain(layer.destination)
         files |= {source: f"source {n}", destination: f"copy {n}"}
         if source == destination:  # it is on both sides
             files[source] = f"shared {n}"
@@ -186,7 +187,7 @@ def _files(disk: DiskPlan) -> dict[str, str]:
 
 def _roles(files: Mapping[str, str], chain: Sequence[str]) -> list[str]:
     """The role of each file of a chain, "" for what is none of the plan's."""
-    roles = [files.get(_plain(path), "") for path in chain]
+    roles = [files.get(plain(path), "") for path in chain]
     if "" in roles:
         identities = {_identity(path): role for path, role in files.items()}
         roles = [
@@ -199,12 +200,12 @@ def _roles(files: Mapping[str, str], chain: Sequence[str]) -> list[str]:
 def files_in(paths: Iterable[str], chains: Iterable[Sequence[str]]) -> set[str]:
     """Those of the ``paths`` whose files are in one of the chains, by whatever name."""
     used = [path for chain in chains for path in chain]
-    names = {_plain(path) for path in used}
+    names = {plain(path) for path in used}
     identities = {_identity(path) for path in used}
-    return {path for path in paths if _plain(path) in names or _identity(path) in identities}
+    return {path for path in paths if plain(path) in names or _identity(path) in identities}
 
 
-def _plain(path: str) -> str:
+def plain(path: str) -> str:
     """``path`` without what means nothing: libvirt writes '/b/./ubuntu:22.04.img'."""
     return re.sub("/(?:[.]?/)+", "/", path)
 

@@ -156,17 +156,21 @@ def test_foreign_snapshot_during_prepare_is_undone(guest: Guest, again: bool) ->
     guest.check()
 
 
+COLONS = ["ubuntu:22.04.img", "vm:1.qcow2"]
+
+
 @pytest.fixture
 def colon_guest(host: embed.Host, tmp_path: pathlib.Path) -> Iterator[Guest]:
-    """A guest on a base whose name has a colon, as clouds ship them."""
+    """A guest on a base whose name has a colon, as clouds ship them, and so has its top."""
     guest = Guest.__new__(Guest)
     guest.path1, guest.path2 = tmp_path / "path1", tmp_path / "path2"
     guest.path1.mkdir()
     guest.path2.mkdir()
     guest.serial, guest.layers = tmp_path / "serial", 2
-    base, top = guest.path1 / "ubuntu:22.04.img", guest.path1 / "old.qcow2"
-    testguest.make_chain(guest.path1, ["plain", "old.qcow2"])
+    base, top = (guest.path1 / name for name in COLONS)
+    testguest.make_chain(guest.path1, ["plain", "top"])
     (guest.path1 / "plain").rename(base)
+    (guest.path1 / "top").rename(top)
     rebase = ["qemu-img", "rebase", "-u", "-f", "qcow2", "-F", "qcow2", "-b", f"./{base.name}"]
     subprocess.run([*rebase, top], check=True)
     guest.tops = [top]
@@ -176,30 +180,55 @@ def colon_guest(host: embed.Host, tmp_path: pathlib.Path) -> Iterator[Guest]:
     guest.end()
 
 
-def test_base_whose_name_has_a_colon_is_moved(colon_guest: Guest) -> None:
-    guest = colon_guest
-    virmirror.migrate(guest.dom, {"vda": guest.path2})
+def check_colons(guest: Guest, folder: pathlib.Path) -> None:
+    """The guest is in ``folder``, has lost nothing, and nothing is left."""
     assert [os.path.normpath(path) for path in guest.chain()] == [
-        str(guest.path2 / "old.qcow2"),
-        str(guest.path2 / "ubuntu:22.04.img"),
+        str(folder / name) for name in reversed(COLONS)
     ]
+    assert os.path.normpath(guest.chain(inactive=True)[0]) == str(folder / COLONS[1])
+    assert names(folder) == COLONS
     assert virmirror.unfinished(guest.dom) is None
-    shutil.rmtree(guest.path1)
+    assert not guest.has_journal()
     guest.wait_for_writes()
-    guest.check(guest.path2 / "old.qcow2")
+    guest.check(folder / COLONS[1])
 
 
-@pytest.mark.parametrize("phase", ["copy", "collapse"])
-def test_base_whose_name_has_a_colon_is_gone_on_with(
-    colon_guest: Guest, monkeypatch: pytest.MonkeyPatch, phase: str
+def test_names_with_a_colon_are_moved(colon_guest: Guest) -> None:
+    report = virmirror.migrate(colon_guest.dom, {"vda": colon_guest.path2})
+    assert report.disks[0].after == tuple(
+        str(colon_guest.path2 / name) for name in reversed(COLONS)
+    )
+    assert report.left == ()
+    shutil.rmtree(colon_guest.path1)
+    check_colons(colon_guest, colon_guest.path2)
+
+
+@pytest.mark.parametrize("way", ["run", "undo"])
+@pytest.mark.parametrize("phase", ["mirror", "copy", "cut-over", "collapse", "clean"])
+def test_names_with_a_colon_are_gone_on_with(
+    colon_guest: Guest, monkeypatch: pytest.MonkeyPatch, phase: str, way: str
 ) -> None:
     guest = colon_guest
     plan = virmirror.plan(guest.dom, {"vda": guest.path2})
     die_in(phase, plan, monkeypatch)
-    virmirror.run(plan)
-    assert names(guest.path2) == ["old.qcow2", "ubuntu:22.04.img"]
-    guest.wait_for_writes()
-    guest.check(guest.path2 / "old.qcow2")
+    if way == "undo" and phase not in ("collapse", "clean"):
+        virmirror.undo(plan)
+        check_colons(guest, guest.path1)
+    else:
+        virmirror.run(plan)
+        check_colons(guest, guest.path2)
+
+
+def test_names_with_a_colon_are_undone_while_the_guest_is_off(
+    colon_guest: Guest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guest = colon_guest
+    plan = virmirror.plan(guest.dom, {"vda": guest.path2})
+    die_in("copy", plan, monkeypatch)
+    guest.dom.destroy()
+    assert virmirror.undo(plan) == ()
+    start_again(guest)
+    check_colons(guest, guest.path1)
 
 
 @pytest.mark.parametrize("phase", ["prepare", "mirror", "copy"])
