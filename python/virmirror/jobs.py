@@ -170,6 +170,22 @@ class Job:
             _store(self._path, values.to_json(state))
         self.state = state
 
+    def spend(self, phase: Phase, seconds: float, copied: int) -> None:
+        """Add to what a phase has taken, which the next `save` will write."""
+        spent = PhaseReport(phase, seconds, copied)
+        others = []
+        for one in self.state.spent:
+            if one.name == phase:
+                spent = PhaseReport(phase, seconds + one.seconds, copied + one.bytes)
+            else:
+                others.append(one)
+        self.note(spent=(*others, spent))
+
+    @property
+    def copied(self) -> int:
+        """Bytes copied so far."""
+        return sum(layer.copied for layer in self.state.layers)
+
     def is_new(self) -> bool:
         """Whether nothing was ever saved."""
         return not self._path.exists()

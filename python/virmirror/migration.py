@@ -21,14 +21,14 @@ from . import _core, offline, recovery
 from .connecting import domain_of
 from .deadline import Deadline
 from .errors import MirrorError, StateError
-from .jobs import Created, Job, Phase, PhaseReport, libvirt_domain
+from .jobs import Created, Job, Phase, libvirt_domain
 from .layers import Store
 from .oserrors import os_errors
 from .planning import Collapse, DiskPlan, Pace, Plan, Snapshots, plan
-from .reports import DiskReport, DiskSide, Forgotten, OnProgress, Progress, Report
-from .sides import Found, files_in, look, plain, side_of
+from .reports import DiskReport, Forgotten, OnProgress, Progress, Report
+from .sides import Found, files_in, look, plain, refused, side_of
 from .snapshots import check_followers, follow
-from .steps import MOVED, Domain, Refusal, Side, Step, Wish, next_step, ways
+from .steps import MOVED, Domain, Refusal, Side, Step, Wish, next_step
 
 __all__ = ["forget", "migrate", "run", "undo"]
 
@@ -40,8 +40,6 @@ _NAMES_ARE_WORTH = 64 * 1024 * 1024
 
 # Where these are the next step, it is left to the caller.
 _LAST = (Step.FINISH, Step.REMOVE, Step.FORGET)
-
-_WAYS: dict[Wish, str] = {"run": "run it again", "undo": "undo it", "forget": "forget it"}
 
 
 def migrate(
@@ -196,7 +194,7 @@ class _Migration:
         found = self._look()
         if not found.situation.sides <= MOVED | {"gone"}:
             text = "somebody else has changed the chain of a disk since the cut-over"
-            raise self._refused("run", Refusal("diverged", text), found)
+            raise refused(self._plan, "run", Refusal("diverged", text), found)
 
     def undo(self) -> tuple[str, ...]:
         with contextlib.closing(self._store), self._os_errors():
@@ -215,12 +213,12 @@ class _Migration:
             found = self._look()
             step = next_step(wish, found.situation)
             if isinstance(step, Refusal):
-                raise self._refused(wish, step, found)
+                raise refused(self._plan, wish, step, found)
             if step in _LAST:
                 return found
             if (step, found.situation) == before:
-                raise self._refused(
-                    wish, Refusal("diverged", f"'{step.value}' had no effect"), found
+                raise refused(
+                    self._plan, wish, Refusal("diverged", f"'{step.value}' had no effect"), found
                 )
             before = (step, found.situation)
             self._job.check_held()
@@ -234,15 +232,6 @@ class _Migration:
 
     def _look(self) -> Found:
         return look(self._plan, None if self._job.is_new() else self._job.state.phase, self._dom)
-
-    def _refused(self, wish: Wish, refusal: Refusal, found: Found) -> MirrorError:
-        others = [_WAYS[way] for way in ways(found.situation) if way != wish]
-        told = [f"domain '{self._plan.domain}': {refusal.text}"]
-        if refusal.reason == "diverged":
-            told += [f"disk '{target}' is at '{side}'" for target, side in found.sides.items()]
-        if others:
-            told.append(f"you can {' or '.join(others)}")
-        return _core._make_error(refusal.reason, "; ".join(told))
 
     def _take(self, step: Step, found: Found) -> None:
         if step in (Step.ABORT, Step.PIVOT):
@@ -454,10 +443,7 @@ class _Migration:
             plan=self._plan.id,
             domain=self._plan.domain,
             uuid=self._plan.uuid,
-            disks=tuple(
-                DiskSide(target, side, found.chains.get(target, ()))
-                for target, side in found.sides.items()
-            ),
+            disks=found.disks,
             used=tuple(path for path in made if path in used),
             left=tuple(path for path in made if path not in used),
         )
@@ -573,19 +559,9 @@ class _Migration:
         self._phase = phase
         self._tell(Progress(phase, None, 0, 0))
         self._job.save(phase=phase)
-        copied = sum(layer.copied for layer in self._job.state.layers)
-        start = time.monotonic()
+        copied, start = self._job.copied, time.monotonic()
         yield
-        spent = PhaseReport(
-            phase,
-            time.monotonic() - start,
-            sum(layer.copied for layer in self._job.state.layers) - copied,
-        )
-        before = [one for one in self._job.state.spent if one.name == phase]
-        others = [one for one in self._job.state.spent if one.name != phase]
-        for one in before:
-            spent = PhaseReport(phase, spent.seconds + one.seconds, spent.bytes + one.bytes)
-        self._job.note(spent=(*others, spent))
+        self._job.spend(phase, time.monotonic() - start, self._job.copied - copied)
 
     def _tell(self, progress: Progress) -> None:
         if self._on_progress is not None:

@@ -21,9 +21,10 @@ from . import _core, recovery
 from .errors import ImageError, MirrorError, NotFoundError, StorageError
 from .jobs import Phase
 from .planning import DiskPlan, Plan
-from .steps import Domain, Side, Situation, Snapshot
+from .reports import DiskSide
+from .steps import Domain, Refusal, Side, Situation, Snapshot, Wish, ways
 
-__all__ = ["Found", "files_in", "is_gone", "look", "plain", "side_of"]
+__all__ = ["Found", "files_in", "is_gone", "look", "plain", "refused", "side_of"]
 
 # libvirt hears of a job's end after QEMU, and QEMU drops its locks after that: what
 # looks bad counts when it is still the same after so many looks.
@@ -48,6 +49,8 @@ _SNAPSHOTS: dict[str, Snapshot] = {
     "foreign": "changed",
 }
 
+_WAYS: dict[Wish, str] = {"run": "run it again", "undo": "undo it", "forget": "forget it"}
+
 
 @dataclasses.dataclass(frozen=True)
 class Found:
@@ -59,6 +62,14 @@ class Found:
     inspection: recovery.Inspection | None
     sides: Mapping[str, Side]
     chains: Mapping[str, tuple[str, ...]]
+
+    @property
+    def disks(self) -> tuple[DiskSide, ...]:
+        """The same, disk by disk."""
+        return tuple(
+            DiskSide(target, side, self.chains.get(target, ()))
+            for target, side in self.sides.items()
+        )
 
 
 def look(plan: Plan, phase: Phase | None, dom: Any) -> Found:
@@ -84,6 +95,17 @@ def look(plan: Plan, phase: Phase | None, dom: Any) -> Found:
         domain == "off" and _is_written(plan),
     )
     return Found(situation, inspection, sides, chains)
+
+
+def refused(plan: Plan, wish: Wish, refusal: Refusal, found: Found) -> MirrorError:
+    """The error that says why there is no next step, and what else can be done."""
+    others = [_WAYS[way] for way in ways(found.situation) if way != wish]
+    told = [f"domain '{plan.domain}': {refusal.text}"]
+    if refusal.reason == "diverged":
+        told += [f"disk '{target}' is at '{side}'" for target, side in found.sides.items()]
+    if others:
+        told.append(f"you can {' or '.join(others)}")
+    return _core._make_error(refusal.reason, "; ".join(told))
 
 
 def is_gone(error: libvirt.libvirtError) -> bool:
@@ -156,9 +178,9 @@ def side_of(disk: DiskPlan, chain: Sequence[str] | None) -> Side:
 
 def _role_of_other(disk: DiskPlan, path: str) -> str:
     """The role of a file that is none of the plan's, "" where its folder tells nothing."""
-    folder = os.path.dirname(_plain(path))
-    new = {os.path.dirname(_plain(one)) for one in (disk.mirror, disk.layers[0].destination)}
-    old = {os.path.dirname(_plain(one)) for one in (disk.overlay, disk.layers[0].source)}
+    folder = os.path.dirname(plain(path))
+    new = {os.path.dirname(plain(one)) for one in (disk.mirror, disk.layers[0].destination)}
+    old = {os.path.dirname(plain(one)) for one in (disk.overlay, disk.layers[0].source)}
     return "source of others" if folder in old - new else ""
 
 
