@@ -14,11 +14,12 @@
 #define MAX_IDLE  4
 #define IDLE_TIME 10
 
-typedef struct Worker Worker;
+typedef struct VmrWorker Worker;
 
-struct Worker {
+struct VmrWorker {
     Worker *next;          /* idle, too */
-    pthread_cond_t wanted; /* there is a func */
+    pthread_cond_t wanted; /* there is a func, or it is released */
+    gboolean is_reserved;  /* vmr_worker_release() has not been called */
     void (*func)(gpointer data);
     gpointer data;
 };
@@ -68,29 +69,68 @@ remove_idle(const Worker *worker)
     n_idle--;
 }
 
-/* Wait for work; FALSE: there are enough who do, or there is none. */
-static gboolean
-wait_for_work(Worker *worker)
+/* Add @worker to it. */
+static void
+add_idle(Worker *worker)
+{
+    worker->next = idle_list;
+    idle_list = worker;
+    n_idle++;
+}
+
+/* Wait, in the list of those who are idle, for work; the mutex is held. */
+static void
+wait_idle(Worker *worker)
 {
     struct timespec end;
     int rc = 0;
 
     clock_gettime(CLOCK_MONOTONIC, &end);
     end.tv_sec += IDLE_TIME;
+    while (!worker->func && rc == 0)
+        rc = pthread_cond_clockwait(&worker->wanted, &worker_mutex,
+                                    CLOCK_MONOTONIC, &end);
+    if (!worker->func)
+        remove_idle(worker);
+}
+
+/* Wait for work; FALSE: there are enough who do, or there is none. */
+static gboolean
+wait_for_work(Worker *worker)
+{
+    gboolean has_work;
+
     pthread_mutex_lock(&worker_mutex);
     worker->func = NULL;
     if (n_idle < MAX_IDLE) {
-        n_idle++;
-        worker->next = idle_list;
-        idle_list = worker;
-        while (!worker->func && rc == 0)
-            rc = pthread_cond_clockwait(&worker->wanted, &worker_mutex,
-                                        CLOCK_MONOTONIC, &end);
-        if (!worker->func)
-            remove_idle(worker);
+        add_idle(worker);
+        wait_idle(worker);
     }
+    has_work = worker->func != NULL;
     pthread_mutex_unlock(&worker_mutex);
-    return worker->func != NULL;
+    return has_work;
+}
+
+/* The same until @worker is released, and then as one that is idle. */
+static gboolean
+wait_reserved(Worker *worker)
+{
+    gboolean has_work;
+
+    pthread_mutex_lock(&worker_mutex);
+    while (worker->is_reserved)
+        pthread_cond_wait(&worker->wanted, &worker_mutex);
+    wait_idle(worker);
+    has_work = worker->func != NULL;
+    pthread_mutex_unlock(&worker_mutex);
+    return has_work;
+}
+
+static void
+worker_free(Worker *worker)
+{
+    pthread_cond_destroy(&worker->wanted);
+    g_free(worker);
 }
 
 static void *
@@ -101,8 +141,16 @@ worker_run(void *opaque)
     do
         worker->func(worker->data);
     while (wait_for_work(worker));
-    pthread_cond_destroy(&worker->wanted);
-    g_free(worker);
+    worker_free(worker);
+    return NULL;
+}
+
+static void *
+worker_run_reserved(void *opaque)
+{
+    if (wait_reserved(opaque))
+        return worker_run(opaque);
+    worker_free(opaque);
     return NULL;
 }
 
@@ -139,28 +187,56 @@ vmr_worker_start_thread(pthread_t *thread, void *(*func)(void *data),
     return rc;
 }
 
-gboolean
-vmr_worker_run(void (*func)(gpointer data), gpointer data, GError **error)
+/* Start the thread of @worker, which is handed over to it. */
+static gboolean
+start_worker(Worker *worker, void *(*run)(void *opaque), GError **error)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
-    Worker *worker;
     pthread_t thread;
     int rc;
 
     pthread_once(&once, watch_forks);
-    if (hand_over(func, data))
-        return TRUE;
-    worker = g_new0(Worker, 1);
     pthread_cond_init(&worker->wanted, NULL);
-    worker->func = func;
-    worker->data = data;
-    rc = vmr_worker_start_thread(&thread, worker_run, worker);
+    rc = vmr_worker_start_thread(&thread, run, worker);
     if (rc == 0) {
         pthread_detach(thread);
         return TRUE;
     }
-    pthread_cond_destroy(&worker->wanted);
-    g_free(worker);
+    worker_free(worker);
     vmr_error_set_errno(error, rc, "start", "thread");
     return FALSE;
+}
+
+gboolean
+vmr_worker_run(void (*func)(gpointer data), gpointer data, GError **error)
+{
+    Worker *worker;
+
+    if (hand_over(func, data))
+        return TRUE;
+    worker = g_new0(Worker, 1);
+    worker->func = func;
+    worker->data = data;
+    return start_worker(worker, worker_run, error);
+}
+
+VmrWorker *
+vmr_worker_new(GError **error)
+{
+    Worker *worker = g_new0(Worker, 1);
+
+    worker->is_reserved = TRUE;
+    return start_worker(worker, worker_run_reserved, error) ? worker : NULL;
+}
+
+void
+vmr_worker_release(VmrWorker *worker)
+{
+    if (!worker)
+        return;
+    pthread_mutex_lock(&worker_mutex);
+    worker->is_reserved = FALSE;
+    add_idle(worker);
+    pthread_cond_signal(&worker->wanted);
+    pthread_mutex_unlock(&worker_mutex);
 }

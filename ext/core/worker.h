@@ -24,4 +24,14 @@ int vmr_worker_start_thread(pthread_t *thread, void *(*func)(void *data),
 gboolean vmr_worker_run(void (*func)(gpointer data), gpointer data,
                         GError **error);
 
+typedef struct VmrWorker VmrWorker;
+
+/* A thread that waits, and does nothing until it is released: then it is idle, and
+ * the next vmr_worker_run() finds it, even if no thread can be started by then.
+ * Errors: IO. */
+VmrWorker *vmr_worker_new(GError **error);
+
+/* Release @worker, which is not the caller's any more; NULL is fine. */
+void vmr_worker_release(VmrWorker *worker);
+
 G_END_DECLS
