@@ -26,6 +26,7 @@ static const char *const op_names[VMR_HV_LAST] = {
     [VMR_HV_BLOCK_JOB_ABORT] = "virDomainBlockJobAbort",
     [VMR_HV_BLOCK_JOB_INFO] = "virDomainGetBlockJobInfo",
     [VMR_HV_BLOCK_JOB_SET_SPEED] = "virDomainBlockJobSetSpeed",
+    [VMR_HV_SET_IOTUNE] = "virDomainSetBlockIoTune",
     [VMR_HV_QUERY_BLOCK] = "virDomainQemuMonitorCommand",
     [VMR_HV_GET_METADATA] = "virDomainGetMetadata",
     [VMR_HV_SET_METADATA] = "virDomainSetMetadata",
@@ -62,6 +63,7 @@ op_is_harmless(VmrHvOp op)
     case VMR_HV_BLOCK_REBASE:
     case VMR_HV_BLOCK_JOB_ABORT:
     case VMR_HV_BLOCK_JOB_SET_SPEED:
+    case VMR_HV_SET_IOTUNE:
     case VMR_HV_SET_METADATA:
     case VMR_HV_LAST:
         break;
@@ -119,6 +121,7 @@ owned_call_new(const VmrDomain *dom, const VmrHvCall *call)
     owned->call.top = g_strdup(call->top);
     owned->call.key = g_strdup(call->key);
     owned->call.uri = g_strdup(call->uri);
+    owned->call.iotune = vmr_iotune_copy(call->iotune);
     return owned;
 }
 
@@ -151,6 +154,7 @@ owned_call_free(gpointer data)
     g_free((char *)owned->call.top);
     g_free((char *)owned->call.key);
     g_free((char *)owned->call.uri);
+    vmr_iotune_free((VmrIotune *)owned->call.iotune);
     g_free(owned->call.text);
     g_free(owned);
 }
@@ -408,6 +412,16 @@ vmr_hv_block_job_set_speed(const VmrDomain *dom, const char *disk,
     VmrHvCall call = {.op = VMR_HV_BLOCK_JOB_SET_SPEED,
                       .disk = disk,
                       .bandwidth = bandwidth};
+
+    return call_perform(dom, &call, wait, error);
+}
+
+gboolean
+vmr_hv_set_iotune(const VmrDomain *dom, const char *disk,
+                  const VmrIotune *tune, const VmrWait *wait, GError **error)
+{
+    VmrHvCall call = {
+        .op = VMR_HV_SET_IOTUNE, .disk = disk, .iotune = tune};
 
     return call_perform(dom, &call, wait, error);
 }

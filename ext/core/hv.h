@@ -12,6 +12,7 @@
 
 #include <libvirt/libvirt.h>
 
+#include "iotune.h"
 #include "wait.h"
 
 G_BEGIN_DECLS
@@ -36,6 +37,7 @@ typedef enum {
     VMR_HV_BLOCK_JOB_ABORT,
     VMR_HV_BLOCK_JOB_INFO,
     VMR_HV_BLOCK_JOB_SET_SPEED,
+    VMR_HV_SET_IOTUNE,
     VMR_HV_QUERY_BLOCK,
     VMR_HV_GET_METADATA,
     VMR_HV_SET_METADATA,
@@ -70,6 +72,7 @@ typedef struct {
     const char *key;
     const char *uri;
     gulong bandwidth;  /* bytes/s, 0 for no limit */
+    const VmrIotune *iotune;
     guint flags;
     VmrHvEventFunc event_func;
     gpointer event_data;
@@ -211,6 +214,12 @@ gboolean vmr_hv_block_job_info(const VmrDomain *dom, const char *disk,
 gboolean vmr_hv_block_job_set_speed(const VmrDomain *dom, const char *disk,
                                     gulong bandwidth, const VmrWait *wait,
                                     GError **error);
+
+/* Set all limits of @disk, for as long as its QEMU runs (virDomainSetBlockIoTune, live
+ * only). */
+gboolean vmr_hv_set_iotune(const VmrDomain *dom, const char *disk,
+                           const VmrIotune *tune, const VmrWait *wait,
+                           GError **error);
 
 /* QEMU's own words on what each of its disks runs on, for people to read
  * (virDomainQemuMonitorCommand, "info block"); owned. libvirt calls a domain

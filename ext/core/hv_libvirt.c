@@ -246,6 +246,32 @@ block_job_set_speed(VmrHvCall *call)
                VIR_DOMAIN_BLOCK_JOB_SPEED_BANDWIDTH_BYTES) == 0;
 }
 
+/* All limits at once: libvirt sets those to 0 that are of one kind with a given one
+ * and are not given themselves. The group only where the XML has one: libvirt makes one
+ * up for QEMU where there is none. */
+static gboolean
+set_iotune(VmrHvCall *call)
+{
+    const VmrIotune *tune = call->iotune;
+    virTypedParameterPtr params = NULL;
+    int n = 0;
+    int max = 0;
+    gboolean ok = TRUE;
+
+    for (guint i = 0; ok && i < VMR_IOTUNE_LAST; i++)
+        ok = virTypedParamsAddULLong(&params, &n, &max,
+                                     vmr_iotune_field_name(i),
+                                     tune->values[i]) == 0;
+    if (ok && tune->group)
+        ok = virTypedParamsAddString(&params, &n, &max,
+                                     VIR_DOMAIN_BLOCK_IOTUNE_GROUP_NAME,
+                                     tune->group) == 0;
+    ok = ok && virDomainSetBlockIoTune(call->dom, call->disk, params, n,
+                                       VIR_DOMAIN_AFFECT_LIVE) == 0;
+    virTypedParamsFree(params, n);
+    return ok;
+}
+
 typedef int (*MonitorCommand)(virDomainPtr dom, const char *command,
                               char **result, unsigned int flags);
 
@@ -430,6 +456,7 @@ static gboolean (*const plain_ops[VMR_HV_LAST])(VmrHvCall *call) = {
     [VMR_HV_BLOCK_JOB_ABORT] = block_job_abort,
     [VMR_HV_BLOCK_JOB_INFO] = block_job_info,
     [VMR_HV_BLOCK_JOB_SET_SPEED] = block_job_set_speed,
+    [VMR_HV_SET_IOTUNE] = set_iotune,
     [VMR_HV_SET_METADATA] = set_metadata,
 };
 

@@ -69,6 +69,24 @@ vmr_file_free(VmrFile *file)
     g_free(file);
 }
 
+VmrThrottle *
+vmr_throttle_new(VmrIotune *before)
+{
+    VmrThrottle *throttle = g_new0(VmrThrottle, 1);
+
+    throttle->before = before;
+    return throttle;
+}
+
+void
+vmr_throttle_free(VmrThrottle *throttle)
+{
+    if (!throttle)
+        return;
+    vmr_iotune_free(throttle->before);
+    g_free(throttle);
+}
+
 VmrDisk *
 vmr_disk_new(const char *target)
 {
@@ -102,6 +120,7 @@ vmr_disk_free(VmrDisk *disk)
     vmr_file_free(disk->mirror);
     g_ptr_array_unref(disk->backing);
     g_ptr_array_unref(disk->copies);
+    vmr_throttle_free(disk->throttle);
     g_free(disk);
 }
 
@@ -161,6 +180,22 @@ format_files(xmlNode *parent, const char *name, const GPtrArray *files)
 }
 
 static void
+format_throttle(xmlNode *parent, const VmrThrottle *throttle)
+{
+    xmlNode *node = vmr_xml_add(parent, "throttle", NULL);
+
+    set_number(node, "limit", throttle->limit);
+    if (throttle->last > 0)
+        set_number(node, "last", throttle->last);
+    for (guint i = 0; i < VMR_IOTUNE_LAST; i++) {
+        if (throttle->before->values[i] > 0)
+            set_number(node, vmr_iotune_field_name(i),
+                       throttle->before->values[i]);
+    }
+    vmr_xml_set(node, "group_name", throttle->before->group);
+}
+
+static void
 format_disk(xmlNode *parent, const VmrDisk *disk)
 {
     xmlNode *node = vmr_xml_add(parent, "disk", NULL);
@@ -172,6 +207,8 @@ format_disk(xmlNode *parent, const VmrDisk *disk)
     format_file(node, "overlay", disk->overlay);
     format_file(node, "mirror", disk->mirror);
     format_files(node, "copy", disk->copies);
+    if (disk->throttle)
+        format_throttle(node, disk->throttle);
 }
 
 char *
@@ -343,9 +380,41 @@ parse_disk_files(const xmlNode *node, VmrDisk *disk, GError **error)
            parse_files(node, "copy", disk->copies, error);
 }
 
+/* The attribute @name of @node, 0 if it is not there. */
+static gboolean
+parse_optional_number(const xmlNode *node, const char *name, guint64 *number,
+                      GError **error)
+{
+    g_autofree char *text = vmr_xml_dup_attr(node, name);
+
+    *number = 0;
+    return !text || parse_number(node, name, number, error);
+}
+
+static VmrThrottle *
+parse_throttle(const xmlNode *node, GError **error)
+{
+    g_autoptr(VmrThrottle) throttle = vmr_throttle_new(vmr_iotune_new());
+    VmrIotune *before = throttle->before;
+    g_autofree char *group = vmr_xml_dup_attr(node, "group_name");
+
+    if (!parse_number(node, "limit", &throttle->limit, error) ||
+        !parse_optional_number(node, "last", &throttle->last, error))
+        return NULL;
+    for (guint i = 0; i < VMR_IOTUNE_LAST; i++) {
+        if (!parse_optional_number(node, vmr_iotune_field_name(i),
+                                   &before->values[i], error))
+            return NULL;
+    }
+    if (group)
+        before->group = parse_text(node, "group_name", MAX_NAME, error);
+    return group && !before->group ? NULL : g_steal_pointer(&throttle);
+}
+
 static VmrDisk *
 parse_disk(const xmlNode *node, GError **error)
 {
+    const xmlNode *throttle = vmr_xml_child(node, "throttle");
     g_autofree char *target = parse_text(node, "target", MAX_NAME, error);
     g_autoptr(VmrDisk) disk = NULL;
     guint state;
@@ -355,7 +424,14 @@ parse_disk(const xmlNode *node, GError **error)
         return NULL;
     disk = vmr_disk_new(target);
     disk->state = state;
-    return parse_disk_files(node, disk, error) ? g_steal_pointer(&disk) : NULL;
+    if (!parse_disk_files(node, disk, error))
+        return NULL;
+    if (throttle) {
+        disk->throttle = parse_throttle(throttle, error);
+        if (!disk->throttle)
+            return NULL;
+    }
+    return g_steal_pointer(&disk);
 }
 
 static gboolean

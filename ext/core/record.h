@@ -8,6 +8,8 @@
 
 #include <glib.h>
 
+#include "iotune.h"
+
 G_BEGIN_DECLS
 
 #define VMR_RECORD_VERSION 1
@@ -46,6 +48,13 @@ typedef struct {
     guint64 born;     /* when it was made, ns, or 0 where nobody knows */
 } VmrFile;
 
+/* Limits of a disk that are being, or were lowered by us. */
+typedef struct {
+    VmrIotune *before; /* what they were */
+    guint64 limit;     /* bytes/s that can be written now */
+    guint64 last;      /* the limit before that one, 0: there was none */
+} VmrThrottle;
+
 typedef struct {
     char *target;        /* "vda" */
     VmrDiskState state;
@@ -54,6 +63,7 @@ typedef struct {
     VmrFile *overlay;    /* new top on the old side */
     VmrFile *mirror;     /* new top on the new side */
     GPtrArray *copies;   /* of VmrFile: the layers below mirror, top first */
+    VmrThrottle *throttle; /* NULL: its limits are its own */
 } VmrDisk;
 
 typedef struct {
@@ -78,6 +88,12 @@ void vmr_file_free(VmrFile *file);
  * there is none. */
 const VmrFile *vmr_disk_get_frozen(const VmrDisk *disk, guint i);
 
+/* Limits that were @before (handed over) and are not lowered yet. */
+VmrThrottle *vmr_throttle_new(VmrIotune *before);
+
+/* Free @throttle; NULL is fine. */
+void vmr_throttle_free(VmrThrottle *throttle);
+
 /* A disk without files in state PLANNED. */
 VmrDisk *vmr_disk_new(const char *target);
 
@@ -91,6 +107,7 @@ VmrRecord *vmr_record_new(const char *snapshot, const char *uuid);
 void vmr_record_free(VmrRecord *record);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(VmrFile, vmr_file_free)
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(VmrThrottle, vmr_throttle_free)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(VmrDisk, vmr_disk_free)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(VmrRecord, vmr_record_free)
 
