@@ -71,6 +71,7 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->snapshot_type);
     Py_VISIT(state->disk_type);
     Py_VISIT(state->progress_type);
+    Py_VISIT(state->figures_type);
     Py_VISIT(state->copy_type);
     Py_VISIT(state->copy_progress_type);
     Py_VISIT(state->copy_report_type);
@@ -89,6 +90,7 @@ module_clear(PyObject *module)
     Py_CLEAR(state->snapshot_type);
     Py_CLEAR(state->disk_type);
     Py_CLEAR(state->progress_type);
+    Py_CLEAR(state->figures_type);
     Py_CLEAR(state->copy_type);
     Py_CLEAR(state->copy_progress_type);
     Py_CLEAR(state->copy_report_type);

@@ -27,6 +27,7 @@ typedef struct {
     PyTypeObject *snapshot_type; /* MirrorSnapshot */
     PyTypeObject *disk_type;     /* MirrorDisk */
     PyTypeObject *progress_type; /* DiskProgress */
+    PyTypeObject *figures_type;  /* MirrorFigures */
     PyTypeObject *copy_type;     /* Copy */
     PyTypeObject *copy_progress_type; /* CopyProgress */
     PyTypeObject *copy_report_type;   /* CopyReport */

@@ -31,37 +31,54 @@ PyDoc_STRVAR(
 
 PyDoc_STRVAR(
     snapshot_wait_ready_doc,
-    "wait_ready($self, /, timeout=None)\n"
+    "wait_ready($self, /, timeout=None, *, on_progress=None)\n"
     "--\n\n"
     "Wait until all disks are ready to be pivoted.\n"
     "\n"
-    "*timeout*: seconds, or None. Raises JobFailedError, which names the disk,\n"
-    "MirrorTimeoutError, DivergedError, StateError, BusyError.");
+    "QEMU calls a mirror ready when it has found nothing left to be mirrored,\n"
+    "which it may never do of a guest that writes without a break, or faster\n"
+    "than is mirrored: `pivot` with a pause budget need not wait for it.\n"
+    "\n"
+    "*timeout*: seconds, or None. *on_progress* is called with a `MirrorFigures`\n"
+    "about once a second, in this thread; what it raises ends the wait. Raises\n"
+    "JobFailedError, which names the disk, MirrorTimeoutError (with the figures),\n"
+    "DivergedError, StateError, BusyError.");
 
 PyDoc_STRVAR(
     snapshot_pivot_doc,
-    "pivot($self, /, *, atomic=True, pause_budget=2.0, timeout=None)\n"
+    "pivot($self, /, *, atomic=True, pause_budget=2.0, converge=None,\n"
+    "      timeout=None, on_progress=None)\n"
     "--\n\n"
     "Let the guest go on with the mirrors, and prove that it does.\n"
     "\n"
     "The guest is suspended meanwhile, for *pause_budget* seconds at most before\n"
     "the disks are pivoted, so that a crash at any moment leaves both sides with\n"
-    "the same content; None: it is not suspended. With *atomic* all disks are\n"
-    "pivoted or none: after a failure those that had been are brought back, and\n"
-    "`abort` ends the rest. Without, `disks` tells which ones are on the mirror,\n"
-    "and another `pivot` or an `abort` goes on with the rest. libvirt's record\n"
-    "of the snapshot is removed in the end.\n"
+    "the same content. That is done when what is left to be mirrored fits into\n"
+    "the budget; the mirrors need not be ready before. None: it is not suspended,\n"
+    "and the mirrors must be ready. With *atomic* all disks are pivoted or none:\n"
+    "after a failure those that had been are brought back, and `abort` ends the\n"
+    "rest. Without, `disks` tells which ones are on the mirror, and another\n"
+    "`pivot` or an `abort` goes on with the rest. libvirt's record of the\n"
+    "snapshot is removed in the end.\n"
     "\n"
-    "Returns for how long, in seconds, the guest was suspended. *timeout*:\n"
-    "seconds, or None. Raises NotReadyError, which names the disk, ImageError,\n"
-    "DivergedError, JobFailedError, StateError, BusyError, MirrorTimeoutError\n"
-    "(also, with the figures, for mirrors that the guest outruns). Calls\n"
-    "virDomainSuspend, virDomainBlockJobAbort with its PIVOT flag, and\n"
-    "virDomainResume.");
+    "*converge* says what is done about a guest that writes faster than is\n"
+    "mirrored: 'wait' (or None) for better times, or 'throttle' its disks: what\n"
+    "may be written to them is lowered step by step, and put back in the end as\n"
+    "it was. *timeout*: seconds to wait for that, or None, which gives up when\n"
+    "nothing has got better for 120 seconds. *on_progress* is called with a\n"
+    "`MirrorFigures` about once a second, in this thread; what it raises ends the\n"
+    "wait.\n"
+    "\n"
+    "Returns for how long, in seconds, the guest was suspended. Raises\n"
+    "NotReadyError, which names the disk, ImageError, DivergedError,\n"
+    "JobFailedError, StateError, BusyError, MirrorTimeoutError (also, with the\n"
+    "figures, for mirrors that the guest outruns). Calls virDomainSuspend,\n"
+    "virDomainBlockJobAbort with its PIVOT flag, virDomainResume and\n"
+    "virDomainSetBlockIoTune.");
 
 PyDoc_STRVAR(
     snapshot_abort_doc,
-    "abort($self, /, timeout=30.0)\n"
+    "abort($self, /, timeout=30.0, *, pause_budget=2.0, converge=None)\n"
     "--\n\n"
     "Drop the mirrors, and prove that the guest goes on with the overlays.\n"
     "\n"
@@ -69,8 +86,14 @@ PyDoc_STRVAR(
     "in use. Disks that were pivoted before stay so. Nothing happens if the\n"
     "snapshot was pivoted or aborted already.\n"
     "\n"
+    "QEMU ends a mirror that was ready once only when both sides are the same.\n"
+    "Where the guest writes faster than is mirrored it is suspended for that, or\n"
+    "throttled, as for `pivot`; with a *pause_budget* of None it is neither.\n"
+    "\n"
     "*timeout*: seconds, or None. Raises DivergedError, StateError, BusyError,\n"
-    "MirrorTimeoutError. Calls virDomainBlockJobAbort.");
+    "MirrorTimeoutError (with the figures, and the mirror goes on). Calls\n"
+    "virDomainBlockJobAbort, virDomainSuspend, virDomainResume and\n"
+    "virDomainSetBlockIoTune.");
 
 PyDoc_STRVAR(
     snapshot_progress_doc,

@@ -103,17 +103,3 @@ snapshot_finish(SnapshotObject *self, PyObject *result)
     }
     return result;
 }
-
-PyObject *
-snapshot_run(SnapshotObject *self, Step step, double timeout)
-{
-    Call call;
-    PyObject *result = NULL;
-
-    if (snapshot_enter(self, &call, timeout) < 0)
-        return NULL;
-    step(self->mirror, &call.wait, &call.error);
-    if (call_leave(&call) == 0)
-        result = Py_NewRef(Py_None);
-    return snapshot_finish(self, result);
-}

@@ -47,10 +47,4 @@ int snapshot_enter(SnapshotObject *self, Call *call, double timeout);
  * NULL with the exception that is raised already if it is NULL. */
 PyObject *snapshot_finish(SnapshotObject *self, PyObject *result);
 
-typedef gboolean (*Step)(VmrMirror *mirror, const VmrWait *wait,
-                         GError **error);
-
-/* One @step of the engine that has no result but None. */
-PyObject *snapshot_run(SnapshotObject *self, Step step, double timeout);
-
 G_END_DECLS

@@ -4,8 +4,6 @@
 
 #include "convert.h"
 
-#include "../core/mirror.h"
-
 static PyStructSequence_Field disk_fields[] = {
     {"target", PyDoc_STR("target name ('vda')")},
     {"state", PyDoc_STR("'planned', 'overlay', 'mirroring', 'pivoting', "
@@ -39,6 +37,24 @@ static PyStructSequence_Desc progress_desc = {
                      "what the guest\nwrites is added to end."),
     .fields = progress_fields,
     .n_in_sequence = 5,
+};
+
+static PyStructSequence_Field figures_fields[] = {
+    {"left", PyDoc_STR("bytes that the mirrors are behind")},
+    {"written", PyDoc_STR("bytes/s that the guest adds to that")},
+    {"mirrored", PyDoc_STR("bytes/s that are mirrored")},
+    {"limit", PyDoc_STR("bytes/s that the guest may write to each disk, lowered "
+                        "for the time being, or None")},
+    {NULL, NULL},
+};
+
+static PyStructSequence_Desc figures_desc = {
+    .name = "virmirror.MirrorFigures",
+    .doc = PyDoc_STR("How the mirrors of all disks together follow their guest, "
+                     "measured over a\nsecond or more. A write can add more than "
+                     "itself: QEMU mirrors whole clusters."),
+    .fields = figures_fields,
+    .n_in_sequence = 4,
 };
 
 static PyObject *
@@ -111,12 +127,30 @@ tuples_from_progress(const ModuleState *state, const GArray *figures)
     return g_steal_pointer(&all);
 }
 
+PyObject *
+tuples_from_figures(const ModuleState *state, const VmrFigures *figures)
+{
+    g_autoptr(PyObject) tuple = PyStructSequence_New(state->figures_type);
+
+    if (tuple &&
+        convert_set_item(tuple, 0, PyLong_FromUnsignedLongLong(figures->left)) &&
+        convert_set_item(tuple, 1, PyFloat_FromDouble(figures->written)) &&
+        convert_set_item(tuple, 2, PyFloat_FromDouble(figures->mirrored)) &&
+        convert_set_item(tuple, 3,
+                         figures->limit > 0
+                             ? PyLong_FromUnsignedLongLong(figures->limit)
+                             : Py_NewRef(Py_None)))
+        return g_steal_pointer(&tuple);
+    return NULL;
+}
+
 int
 tuples_setup_types(PyObject *module)
 {
     ModuleState *state = module_get_state(module);
 
-    if (convert_add_type(module, &disk_desc, &state->disk_type) < 0)
+    if (convert_add_type(module, &disk_desc, &state->disk_type) < 0 ||
+        convert_add_type(module, &figures_desc, &state->figures_type) < 0)
         return -1;
     return convert_add_type(module, &progress_desc, &state->progress_type);
 }

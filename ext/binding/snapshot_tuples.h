@@ -2,11 +2,13 @@
 #pragma once
 
 /*
- * snapshot_tuples: the named tuples that MirrorSnapshot hands out: MirrorDisk
- * and DiskProgress.
+ * snapshot_tuples: the named tuples that MirrorSnapshot hands out: MirrorDisk,
+ * DiskProgress and MirrorFigures.
  */
 
 #include "module.h"
+
+#include "../core/mirror.h"
 
 G_BEGIN_DECLS
 
@@ -18,6 +20,10 @@ PyObject *tuples_from_disks(const ModuleState *state, const GPtrArray *disks);
 
 /* @figures (of VmrProgress) as a tuple of DiskProgress; NULL: exception. */
 PyObject *tuples_from_progress(const ModuleState *state, const GArray *figures);
+
+/* @figures as a MirrorFigures; NULL: exception. */
+PyObject *tuples_from_figures(const ModuleState *state,
+                              const VmrFigures *figures);
 
 /* @lines (of char *, as the file system encodes) as a tuple of str; NULL:
  * exception. */

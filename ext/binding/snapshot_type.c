@@ -7,12 +7,13 @@
 #include "snapshot_doc.h"
 #include "snapshot_object.h"
 #include "snapshot_tuples.h"
+#include "snapshot_watch.h"
 
 #include "../core/mirror.h"
 
 #define CREATE_TIMEOUT 60.0 /* seconds; the docstrings say the same */
 #define ABORT_TIMEOUT  30.0
-#define PAUSE_BUDGET   2.0
+#define PAUSE_BUDGET   VMR_PAUSE_BUDGET
 
 /* Tell in a note of @exception in which state @self is left, and that it could
  * not be aborted because of @failure (may be NULL). */
@@ -35,6 +36,20 @@ snapshot_add_note(SnapshotObject *self, PyObject *exception, PyObject *failure)
         PyErr_Clear(); /* the exception itself matters more */
 }
 
+static PyObject *
+snapshot_run_abort(SnapshotObject *self, const VmrCutOver *how, double timeout)
+{
+    PyObject *result = NULL;
+    Call call;
+
+    if (snapshot_enter(self, &call, timeout) < 0)
+        return NULL;
+    vmr_mirror_abort(self->mirror, how, &call.wait, &call.error);
+    if (call_leave(&call) == 0)
+        result = Py_NewRef(Py_None);
+    return snapshot_finish(self, result);
+}
+
 /* Abort what was left behind. When that fails, too, @original (NULL: nobody
  * raised anything) stays the exception that goes on, with the failure as its
  * context and in a note. 0, or -1 with an exception: the failure where there
@@ -42,8 +57,9 @@ snapshot_add_note(SnapshotObject *self, PyObject *exception, PyObject *failure)
 static int
 snapshot_abandon(SnapshotObject *self, PyObject *original)
 {
+    const VmrCutOver how = {.pause_budget = PAUSE_BUDGET};
     g_autoptr(PyObject) result =
-        snapshot_run(self, vmr_mirror_abort, ABORT_TIMEOUT);
+        snapshot_run_abort(self, &how, ABORT_TIMEOUT);
     g_autoptr(PyObject) failure = NULL;
 
     if (result)
@@ -138,46 +154,54 @@ snapshot_adopt(const ModuleState *state, const DomainArg *dom, const char *name)
     return snapshot_begin((SnapshotObject *)self, mirror, FALSE);
 }
 
-/* The argument that several methods have; 1, or 0 with an exception. */
-static int
-parse_timeout(PyObject *args, PyObject *keywords, const char *format,
-              double *timeout)
-{
-    static char *names[] = {"timeout", NULL};
-
-    return PyArg_ParseTupleAndKeywords(args, keywords, format, names,
-                                       arg_timeout, timeout);
-}
-
 static PyObject *
 snapshot_wait_ready(PyObject *self, PyObject *args, PyObject *keywords)
 {
+    static char *names[] = {"timeout", "on_progress", NULL};
+    SnapshotObject *snapshot = (SnapshotObject *)self;
+    SnapshotWatch watch = {.self = snapshot};
+    PyObject *result = NULL;
     double timeout = -1;
+    Call call;
 
-    if (!parse_timeout(args, keywords, "|O&:wait_ready", &timeout))
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "|O&$O:wait_ready", names,
+                                     arg_timeout, &timeout,
+                                     &watch.on_progress) ||
+        snapshot_enter(snapshot, &call, timeout) < 0)
         return NULL;
-    return snapshot_run((SnapshotObject *)self, vmr_mirror_wait_ready, timeout);
+    snapshot_watch(&watch, &call);
+    vmr_mirror_wait_ready(snapshot->mirror, &call.wait, &call.error);
+    if (call_leave(&call) == 0)
+        result = Py_NewRef(Py_None);
+    return snapshot_finish(snapshot, result);
 }
 
 static PyObject *
 snapshot_pivot(PyObject *self, PyObject *args, PyObject *keywords)
 {
-    static char *names[] = {"atomic", "pause_budget", "timeout", NULL};
+    static char *names[] = {"atomic",  "pause_budget", "converge",
+                            "timeout", "on_progress",  NULL};
     SnapshotObject *snapshot = (SnapshotObject *)self;
+    SnapshotWatch watch = {.self = snapshot};
     VmrCutOver how = {.pause_budget = PAUSE_BUDGET};
+    const char *converge = NULL;
     PyObject *result = NULL;
     double timeout = -1;
     double pause = 0;
     int atomic = 1;
     Call call;
 
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "|$pO&O&:pivot", names,
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "|$pO&zO&O:pivot", names,
                                      &atomic, arg_timeout, &how.pause_budget,
-                                     arg_timeout, &timeout))
+                                     &converge, arg_timeout, &timeout,
+                                     &watch.on_progress) ||
+        !snapshot_parse_converge(snapshot_module_state(snapshot), converge,
+                                 &how.throttle))
         return NULL;
     how.atomic = atomic != 0;
     if (snapshot_enter(snapshot, &call, timeout) < 0)
         return NULL;
+    snapshot_watch(&watch, &call);
     vmr_mirror_cut_over(snapshot->mirror, &how, &pause, &call.wait,
                         &call.error);
     if (call_leave(&call) == 0)
@@ -188,15 +212,22 @@ snapshot_pivot(PyObject *self, PyObject *args, PyObject *keywords)
 static PyObject *
 snapshot_abort(PyObject *self, PyObject *args, PyObject *keywords)
 {
+    static char *names[] = {"timeout", "pause_budget", "converge", NULL};
     SnapshotObject *snapshot = (SnapshotObject *)self;
+    VmrCutOver how = {.pause_budget = PAUSE_BUDGET};
+    const char *converge = NULL;
     double timeout = ABORT_TIMEOUT;
 
-    if (!parse_timeout(args, keywords, "|O&:abort", &timeout) ||
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "|O&$O&z:abort", names,
+                                     arg_timeout, &timeout, arg_timeout,
+                                     &how.pause_budget, &converge) ||
+        !snapshot_parse_converge(snapshot_module_state(snapshot), converge,
+                                 &how.throttle) ||
         snapshot_check(snapshot) < 0)
         return NULL;
     if (snapshot->state == VMR_STATE_DONE)
         Py_RETURN_NONE;
-    return snapshot_run(snapshot, vmr_mirror_abort, timeout);
+    return snapshot_run_abort(snapshot, &how, timeout);
 }
 
 static PyObject *

@@ -1,168 +1,67 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /* The pivot of all disks at one point in the guest's time: it is suspended for
- * it, so that whichever side a crash leaves in use holds all of its writes.
- * That we suspend it is journalled first, so that it can be resumed by whoever
- * comes after us. */
+ * it, so that whichever side a crash leaves in use holds all of its writes. */
 
 #include "blockjob.h"
+#include "converge.h"
 #include "error.h"
 #include "job.h"
 #include "journal.h"
 #include "mirror_priv.h"
+#include "pause.h"
+#include "throttle.h"
 
-#define SAMPLE_STEP 20 /* ms, the longest one */
-#define DRAIN_STEP 2   /* ms */
-
-/* How long, in seconds, mirrors may take to converge when the caller sets no
- * deadline: one that is written to faster than it can follow never does. */
-#define CONVERGE_SECONDS 120.0
-
-#define MIB (1024.0 * 1024)
+#define DRAIN_STEP 2 /* ms */
 
 typedef struct {
     VmrMirror *mirror;
     const VmrCutOver *how;
-    gint64 suspended_at; /* µs, 0 if it was not us */
-    gint64 resumed_at;
-    /* of the mirrors together, for the budget and for the error */
-    guint64 left;        /* bytes */
-    double rate;         /* bytes/s mirrored, as last seen */
-    double written;      /* bytes/s that the guest has added */
+    VmrPause pause;
+    VmrGauge gauge;
 } CutOver;
 
-/* What all mirrors have done, and have to do, in bytes. */
+/* Whether libvirt knows, too, that both sides are level. */
 static gboolean
-sample(CutOver *cut, guint64 *current, guint64 *end, const VmrWait *wait,
-       GError **error)
+is_ready(const CutOver *cut, gboolean *ready, const VmrWait *wait,
+         GError **error)
 {
-    const VmrRecord *record = cut->mirror->record;
+    g_autoptr(VmrDomXml) live = vmr_live_read(cut->mirror->dom, wait, error);
+    const GPtrArray *disks = cut->mirror->record->disks;
 
-    *current = 0;
-    *end = 0;
-    for (guint i = 0; i < record->disks->len; i++) {
-        const VmrDisk *disk = g_ptr_array_index(record->disks, i);
-        virDomainBlockJobInfo info;
-        gboolean active;
+    *ready = TRUE;
+    for (guint i = 0; live && i < disks->len; i++) {
+        const VmrDisk *disk = g_ptr_array_index(disks, i);
 
-        if (disk->state == VMR_DISK_STATE_PIVOTED)
-            continue;
-        if (!vmr_hv_block_job_info(cut->mirror->dom, disk->target, &info,
-                                   &active, wait, error))
-            return FALSE;
-        if (!active) {
-            g_set_error(error, VMR_ERROR, VMR_ERROR_JOB_FAILED,
-                        "the copy of disk '%s' has ended before the pivot",
-                        disk->target);
-            vmr_error_annotate(error, disk->target, NULL);
-            return FALSE;
-        }
-        *current += info.cur;
-        *end += info.end;
+        if (disk->state != VMR_DISK_STATE_PIVOTED &&
+            vmr_truth_of(disk, live) == VMR_TRUTH_MIRRORING)
+            *ready = FALSE;
     }
-    cut->left = *end - *current;
-    return TRUE;
+    return live != NULL;
 }
 
-static void
-note_figures(const CutOver *cut, const char *what, GError **error)
-{
-    vmr_error_note(error,
-                   "%s: %.1f MiB are left, the guest writes %.1f MiB/s, %.1f "
-                   "MiB/s are mirrored, the pause budget is %.1f s",
-                   what, (double)cut->left / MIB, cut->written / MIB,
-                   cut->rate / MIB, cut->how->pause_budget);
-}
-
-/* Wait until the mirrors have done all that was left when this was called, which
- * takes *@lag seconds. QEMU reports its work in lumps, so no rate that is
- * measured over a shorter time means anything. */
-static gboolean
-follow(CutOver *cut, double *lag, const VmrWait *patient, const VmrWait *wait,
-       GError **error)
-{
-    gint64 begin = g_get_monotonic_time();
-    guint64 first;
-    guint64 mark;
-    guint64 current;
-
-    *lag = 0;
-    if (!sample(cut, &first, &mark, wait, error))
-        return FALSE;
-    current = first;
-    for (int step_ms = 1; current < mark;
-         step_ms = MIN(2 * step_ms, SAMPLE_STEP)) {
-        guint64 end;
-        gboolean unused;
-
-        if (!vmr_wait_fd(patient, -1, step_ms, &unused, error) ||
-            !sample(cut, &current, &end, wait, error))
-            return FALSE;
-        *lag = (double)(g_get_monotonic_time() - begin) / 1e6;
-        cut->rate = (double)(current - first) / *lag;
-        cut->written = (double)(end - mark) / *lag;
-    }
-    return TRUE;
-}
-
-/* Wait until what is left can be mirrored in half of the budget. */
-static gboolean
-converge(CutOver *cut, const VmrWait *wait, GError **error)
-{
-    VmrWait patient = wait->deadline == VMR_WAIT_FOREVER
-                          ? vmr_wait_for(CONVERGE_SECONDS, wait)
-                          : *wait;
-    g_autoptr(GError) local = NULL;
-    double lag;
-
-    while (follow(cut, &lag, &patient, wait, &local)) {
-        if (lag <= cut->how->pause_budget / 2)
-            return TRUE;
-    }
-    if (g_error_matches(local, VMR_ERROR, VMR_ERROR_TIMEOUT))
-        note_figures(cut, "the mirrors do not converge", &local);
-    g_propagate_error(error, g_steal_pointer(&local));
-    return FALSE;
-}
-
-static gboolean
-suspend(CutOver *cut, const VmrWait *wait, GError **error)
-{
-    VmrMirror *mirror = cut->mirror;
-    int state;
-
-    if (!vmr_hv_get_state(mirror->dom, &state, NULL, wait, error))
-        return FALSE;
-    if (state != VIR_DOMAIN_RUNNING)
-        return TRUE;
-    mirror->record->paused = TRUE;
-    if (!vmr_mirror_save(mirror, VMR_STATE_PIVOTING, VMR_DISK_STATE_LAST, wait,
-                         error))
-        return FALSE;
-    cut->suspended_at = g_get_monotonic_time();
-    return vmr_hv_suspend(mirror->dom, wait, error);
-}
-
-/* With the guest suspended, wait until both sides are the same. */
+/* With the guest suspended, wait until both sides are level. */
 static gboolean
 drain(CutOver *cut, const VmrWait *wait, GError **error)
 {
     VmrWait budget = vmr_wait_for(cut->how->pause_budget, wait);
-    guint64 current;
-    guint64 end;
+    g_autoptr(GError) local = NULL;
+    gboolean ready = FALSE;
     gboolean unused;
 
-    for (;;) {
-        if (!sample(cut, &current, &end, wait, error))
-            return FALSE;
-        if (cut->left == 0)
+    do {
+        if (!vmr_gauge_look(&cut->gauge, wait, &local) ||
+            (cut->gauge.current == cut->gauge.end &&
+             !is_ready(cut, &ready, wait, &local)))
+            break;
+        if (ready)
             return TRUE;
-        if (!vmr_wait_fd(&budget, -1, DRAIN_STEP, &unused, error)) {
-            note_figures(cut, "the guest was suspended for as long as it may "
-                         "be, and nothing was pivoted", error);
-            return FALSE;
-        }
-    }
+    } while (vmr_wait_fd(&budget, -1, DRAIN_STEP, &unused, &local));
+    if (g_error_matches(local, VMR_ERROR, VMR_ERROR_TIMEOUT))
+        vmr_gauge_note(&cut->gauge, "the guest was suspended for as long as it "
+                       "may be, and nothing was pivoted", &local);
+    g_propagate_error(error, g_steal_pointer(&local));
+    return FALSE;
 }
 
 typedef struct {
@@ -255,46 +154,42 @@ return_all(CutOver *cut, const VmrWait *wait, GError **failure)
     }
 }
 
-/* Resume the guest after @failure. While a call may still take effect (it may
- * be the one that suspends), the journal goes on to say that it was us. */
-static void
-resume_after(CutOver *cut, const VmrWait *wait, GError **failure)
-{
-    g_autoptr(GError) local = NULL;
-    gboolean unknown = vmr_error_is_unknown(*failure);
-    gboolean ok = unknown
-                      ? vmr_mirror_resume_cpus(cut->mirror, wait, &local)
-                      : vmr_mirror_resume_guest(cut->mirror, wait, &local);
-
-    if (!ok)
-        vmr_error_note(failure, "resuming the guest failed, too: %s; it may "
-                       "stay suspended until it is recovered", local->message);
-    if (!ok || unknown)
-        vmr_error_mark_partial(failure);
-}
-
 /* From the suspension on: whatever happens, the guest is resumed. */
 static gboolean
 pivot_suspended(CutOver *cut, const VmrWait *wait, GError **error)
 {
     g_autoptr(GError) failure = NULL;
-    gboolean pivoted = suspend(cut, wait, &failure) &&
-                       drain(cut, wait, &failure) &&
-                       vmr_mirror_pivot_disks(cut->mirror, wait, &failure);
-    VmrWait cleanup = vmr_wait_for_cleanup(wait);
+    VmrWait cleanup;
 
-    if (!pivoted)
+    if (!vmr_pause_begin(&cut->pause, cut->mirror, VMR_STATE_PIVOTING, wait,
+                         &failure) ||
+        !drain(cut, wait, &failure) ||
+        !vmr_mirror_pivot_disks(cut->mirror, wait, &failure)) {
+        cleanup = vmr_wait_for_cleanup(wait);
         return_all(cut, &cleanup, &failure);
+    }
     /* an interruption comes too late to stop anything here */
-    if (pivoted)
-        vmr_mirror_resume_guest(cut->mirror, &cleanup, &failure);
-    if (failure)
-        resume_after(cut, &cleanup, &failure);
-    cut->resumed_at = g_get_monotonic_time();
+    cleanup = vmr_wait_for_cleanup(wait);
+    vmr_pause_end(&cut->pause, &cleanup, &failure);
     if (!failure)
         return TRUE;
     g_propagate_error(error, g_steal_pointer(&failure));
     return FALSE;
+}
+
+/* Suspended when it is time for it. */
+static gboolean
+pivot_converged(CutOver *cut, const VmrWait *wait, GError **error)
+{
+    VmrWait carried;
+
+    cut->gauge = vmr_gauge_new(cut->mirror, NULL);
+    if (!vmr_converge(&cut->gauge, cut->how, wait, error))
+        return FALSE;
+    carried = vmr_wait_at_least(wait, cut->how->pause_budget +
+                                          VMR_CONVERGE_GRACE);
+    carried = vmr_mirror_patience(&carried);
+    return pivot_suspended(cut, &carried, error);
 }
 
 static gboolean
@@ -329,27 +224,29 @@ vmr_mirror_cut_over(VmrMirror *mirror, const VmrCutOver *how, double *pause,
                     const VmrWait *wait, GError **error)
 {
     CutOver cut = {.mirror = mirror, .how = how};
+    gboolean suspends = how->pause_budget >= 0;
     g_autoptr(GError) local = NULL;
     VmrWait patient = vmr_mirror_patience(wait);
     gboolean ok;
 
     if (!vmr_mirror_enter_to_change(mirror, error))
         return FALSE;
-    ok = vmr_mirror_check_pivotable(mirror, wait, &local) &&
+    ok = vmr_throttle_put_back(mirror, wait, &local) &&
+         vmr_mirror_check_pivotable(mirror, suspends, wait, &local) &&
          vmr_mirror_prove_copies(mirror, wait, &local) &&
          lift_limits(mirror, wait, &local);
-    if (ok && how->pause_budget < 0)
+    if (ok && !suspends)
         ok = pivot_running(&cut, &patient, &local);
     else if (ok)
-        ok = converge(&cut, wait, &local) &&
-             pivot_suspended(&cut, &patient, &local);
-    ok = ok && vmr_mirror_finish(mirror, wait, &local);
+        ok = pivot_converged(&cut, wait, &local);
+    /* what was done is not left unfinished because of a deadline */
+    patient = vmr_wait_at_least(wait, VMR_CONVERGE_GRACE);
+    ok = vmr_throttle_end(mirror, ok, wait, &local) &&
+         vmr_mirror_finish(mirror, &patient, &local);
     vmr_mirror_leave(mirror);
     vmr_error_annotate(&local, NULL, "pivot");
     if (local)
         g_propagate_error(error, g_steal_pointer(&local));
-    *pause = cut.suspended_at > 0
-                 ? (double)(cut.resumed_at - cut.suspended_at) / 1e6
-                 : 0;
+    *pause = vmr_pause_seconds(&cut.pause);
     return ok;
 }

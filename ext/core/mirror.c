@@ -7,6 +7,7 @@
 
 #include "blockjob.h"
 #include "error.h"
+#include "gauge.h"
 #include "job.h"
 #include "journal.h"
 #include "mirror_priv.h"
@@ -39,6 +40,12 @@ const VmrRecord *
 vmr_mirror_get_record(const VmrMirror *mirror)
 {
     return mirror->record;
+}
+
+const VmrFigures *
+vmr_mirror_get_figures(const VmrMirror *mirror)
+{
+    return &mirror->figures;
 }
 
 const GPtrArray *
@@ -183,16 +190,16 @@ vmr_mirror_mark_ended(const VmrMirror *mirror, GError **error)
     }
 }
 
-/* Say why the copy of @disk may have ended: libvirt does not tell. */
-static void
-set_job_failed(const VmrDisk *disk, GError **error)
+/* libvirt does not tell. */
+void
+vmr_mirror_set_job_failed(const VmrDisk *disk, GError **error)
 {
     g_set_error(error, VMR_ERROR, VMR_ERROR_JOB_FAILED,
                 "the copy of disk '%s' to '%s' has ended without a pivot: %s; "
                 "the guest goes on with '%s', abort the mirrored snapshot",
                 disk->target, disk->mirror->path,
                 vmr_blockjob_reason(disk->mirror->path), disk->overlay->path);
-    vmr_error_annotate(error, disk->target, "wait");
+    vmr_error_annotate(error, disk->target, NULL);
 }
 
 static VmrLook
@@ -210,7 +217,7 @@ look_at_disk(const VmrDisk *disk, const VmrDomXml *live, gboolean last,
     case VMR_TRUTH_OVERLAY:
         if (!last)
             return VMR_LOOK_SETTLING;
-        set_job_failed(disk, error);
+        vmr_mirror_set_job_failed(disk, error);
         return VMR_LOOK_FAILED;
     case VMR_TRUTH_ENDING:
         if (!last)
@@ -234,6 +241,7 @@ look_at_disk(const VmrDisk *disk, const VmrDomXml *live, gboolean last,
 typedef struct {
     VmrMirror *mirror;
     const char *pending; /* target of the first disk that is not ready, or NULL */
+    VmrGauge gauge;      /* for those who ask why it takes so long */
 } ReadyLook;
 
 /* The answer for all disks: the worst of theirs. */
@@ -259,6 +267,9 @@ look_for_ready(gpointer data, gboolean last, const VmrWait *wait,
             what->pending = disk->target;
         answer = MAX(answer, look);
     }
+    if (answer == VMR_LOOK_AGAIN &&
+        !vmr_gauge_look(&what->gauge, wait, error))
+        return VMR_LOOK_FAILED;
     return answer;
 }
 
@@ -272,12 +283,16 @@ vmr_mirror_wait_ready(VmrMirror *mirror, const VmrWait *wait, GError **error)
 
     if (!vmr_mirror_enter(mirror, error))
         return FALSE;
+    what.gauge = vmr_gauge_new(mirror, NULL);
+    what.gauge.may_end = TRUE; /* the definition tells how */
     jobs = vmr_jobs_open(mirror->dom, wait, &local);
     ok = jobs &&
          vmr_jobs_wait_until(jobs, look_for_ready, &what, wait, &local);
     if (what.pending && g_error_matches(local, VMR_ERROR, VMR_ERROR_TIMEOUT)) {
-        vmr_error_note(&local, "the mirror of disk '%s' is not ready yet",
-                       what.pending);
+        g_autofree char *text = g_strdup_printf(
+            "the mirror of disk '%s' is not ready yet", what.pending);
+
+        vmr_gauge_note(&what.gauge, text, &local);
         vmr_error_annotate(&local, what.pending, NULL);
     }
     vmr_mirror_leave(mirror);

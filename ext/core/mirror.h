@@ -76,6 +76,20 @@ typedef struct {
 GArray *vmr_mirror_get_progress(VmrMirror *mirror, const VmrWait *wait,
                                 GError **error);
 
+/* What was measured of all mirrors together; rates in bytes/s. */
+typedef struct {
+    guint64 left;    /* bytes that the mirrors are behind */
+    double mirrored;
+    double written;  /* what the guest adds to what is left */
+    guint64 limit;   /* what the guest may write to each disk, 0: as it likes */
+    double budget;   /* seconds that it may be suspended; negative: it is not */
+} VmrFigures;
+
+/* The figures of the wait, the pivot or the abort that is under way, or that was the
+ * last; borrowed. To be looked at in the thread that waits (VmrWait.interrupted), or
+ * after it. */
+const VmrFigures *vmr_mirror_get_figures(const VmrMirror *mirror);
+
 /* Let the guest go on with the mirrors and prove that it does; then libvirt's
  * record of the snapshot and the journal are removed. Over several disks this
  * is not atomic: on failure the record tells which disks are on the mirror,
@@ -85,30 +99,45 @@ GArray *vmr_mirror_get_progress(VmrMirror *mirror, const VmrWait *wait,
 gboolean vmr_mirror_pivot(VmrMirror *mirror, const VmrWait *wait,
                           GError **error);
 
+/* How mirrors that the guest keeps behind are brought level with it. */
 typedef struct {
-    gboolean atomic;     /* all disks or none */
     double pause_budget; /* seconds that the guest may be suspended; negative:
                           * it is not suspended at all */
+    gboolean throttle;   /* lower what the guest may write until they follow */
+    gboolean atomic;     /* for a pivot: all disks or none */
 } VmrCutOver;
+
+#define VMR_PAUSE_BUDGET 2.0 /* where nobody has said anything else */
 
 /* The same with the guest suspended meanwhile, so that a crash at any moment
  * leaves both sides with the same content: lift the bandwidth limit, wait until
- * what is left to be mirrored fits into the budget, suspend, pivot all disks,
- * prove, resume. With @how->atomic, disks that were pivoted before another one
- * failed are mirrored and pivoted back. *@pause is how long, in seconds, the
- * guest was suspended. A guest that was paused before stays so.
+ * what is left to be mirrored fits into the budget, suspend, let the mirrors get
+ * ready if they are not, pivot all disks, prove, resume. With @how->atomic, disks
+ * that were pivoted before another one failed are mirrored and pivoted back.
+ * *@pause is how long, in seconds, the guest was suspended. A guest that was paused
+ * before stays so. With a negative budget all mirrors must be ready.
+ *
+ * @wait's deadline ends the waiting; a pause that has begun by then is carried
+ * through. Without one it ends when what is left has not become less for
+ * VMR_CONVERGE_SECONDS.
  * Errors: as vmr_mirror_pivot(); TIMEOUT with the figures when the mirrors do
  * not converge. */
 gboolean vmr_mirror_cut_over(VmrMirror *mirror, const VmrCutOver *how,
                              double *pause, const VmrWait *wait,
                              GError **error);
 
+#define VMR_CONVERGE_SECONDS 120.0
+
 /* Drop the mirrors and prove that the guest goes on with the overlays, which
  * stay; mirrors that virmirror created are removed, as are libvirt's record of
  * the snapshot and the journal. Disks that were pivoted before stay so.
- * Errors: DIVERGED, INVALID_STATE, BUSY, VIRT, TIMEOUT, CANCELLED. */
-gboolean vmr_mirror_abort(VmrMirror *mirror, const VmrWait *wait,
-                          GError **error);
+ *
+ * QEMU ends a mirror that was ready once only when it is level with the guest. One
+ * that does not get there by itself is brought there as @how says, NULL: not at all.
+ * Errors: DIVERGED, INVALID_STATE, BUSY, VIRT, TIMEOUT (with the figures where a mirror
+ * is behind), CANCELLED. */
+gboolean vmr_mirror_abort(VmrMirror *mirror, const VmrCutOver *how,
+                          const VmrWait *wait, GError **error);
 
 /* Drop the records, and leave the disks as they are: what somebody else has made of
  * them is no mirrored snapshot any more. A guest that was suspended for it is resumed.

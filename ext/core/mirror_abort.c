@@ -5,11 +5,17 @@
 #include <libvirt/virterror.h>
 
 #include "blockjob.h"
+#include "converge.h"
 #include "error.h"
 #include "image.h"
 #include "job.h"
 #include "journal.h"
-#include "mirror_priv.h"
+#include "pause.h"
+#include "throttle.h"
+
+/* Seconds that a copy has to end by itself before anything is done to the guest. */
+#define ABORT_PATIENCE 1.0
+#define ABORT_STEP 2 /* ms, between two looks while the guest is suspended */
 
 static gboolean
 try_to_remove(gpointer data, const VmrWait *wait G_GNUC_UNUSED, GError **error)
@@ -50,32 +56,6 @@ vmr_mirror_forget(VmrMirror *mirror, const VmrWait *wait, GError **error)
     return vmr_journal_clear(mirror->dom, wait, error);
 }
 
-gboolean
-vmr_mirror_resume_cpus(VmrMirror *mirror, const VmrWait *wait, GError **error)
-{
-    int state;
-    int reason;
-
-    if (!mirror->record->paused)
-        return TRUE;
-    if (!vmr_hv_get_state(mirror->dom, &state, &reason, wait, error))
-        return FALSE;
-    /* paused for any other reason, it was not us, or not us alone */
-    return state != VIR_DOMAIN_PAUSED || reason != VIR_DOMAIN_PAUSED_USER ||
-           vmr_hv_resume(mirror->dom, wait, error);
-}
-
-gboolean
-vmr_mirror_resume_guest(VmrMirror *mirror, const VmrWait *wait, GError **error)
-{
-    if (!mirror->record->paused)
-        return TRUE;
-    if (!vmr_mirror_resume_cpus(mirror, wait, error))
-        return FALSE;
-    mirror->record->paused = FALSE;
-    return vmr_journal_save(mirror->dom, mirror->record, wait, error);
-}
-
 /* Whether a file that was not removed for this reason is to be left: somebody
  * has it open, its storage has failed, or another file has its name by now. To
  * fail would help nobody, as each further attempt would fail, too. */
@@ -108,7 +88,8 @@ vmr_mirror_finish(VmrMirror *mirror, const VmrWait *wait, GError **error)
 {
     GPtrArray *disks = mirror->record->disks;
 
-    if (!vmr_mirror_resume_guest(mirror, wait, error))
+    if (!vmr_mirror_resume_guest(mirror, wait, error) ||
+        !vmr_throttle_put_back(mirror, wait, error))
         return FALSE;
     for (guint i = 0; i < disks->len; i++) {
         const VmrDisk *disk = g_ptr_array_index(disks, i);
@@ -200,14 +181,93 @@ has_ended(gpointer data, const VmrWait *wait, GError **error)
     return FALSE;
 }
 
+/* Look again and again while the guest is suspended, for @budget seconds. */
+static gboolean
+wait_suspended(Look *what, VmrGauge *gauge, double budget, const VmrWait *wait,
+               GError **error)
+{
+    VmrWait pause = vmr_wait_for(budget, wait);
+    g_autoptr(GError) local = NULL;
+    gboolean unused;
+
+    do {
+        VmrLook look = look_for_aborted(what, FALSE, wait, &local);
+
+        if (look == VMR_LOOK_DONE)
+            return TRUE;
+        if (look == VMR_LOOK_FAILED || !vmr_gauge_look(gauge, wait, &local))
+            break;
+    } while (vmr_wait_fd(&pause, -1, ABORT_STEP, &unused, &local));
+    if (g_error_matches(local, VMR_ERROR, VMR_ERROR_TIMEOUT))
+        vmr_gauge_note(gauge, "the guest was suspended for as long as it may be",
+                       &local);
+    g_propagate_error(error, g_steal_pointer(&local));
+    return FALSE;
+}
+
+/* A copy that does not end by itself is brought level with the guest. */
+static gboolean
+bring_level(Look *what, const VmrCutOver *how, const VmrWait *wait,
+            GError **error)
+{
+    VmrGauge gauge = vmr_gauge_new(what->mirror, what->disk);
+    VmrWait carried;
+    VmrWait cleanup;
+    VmrPause pause;
+    g_autoptr(GError) failure = NULL;
+
+    gauge.may_end = TRUE;
+    if (!vmr_converge(&gauge, how, wait, error))
+        return FALSE;
+    if (gauge.end == 0)
+        return TRUE;
+    carried = vmr_wait_at_least(wait, how->pause_budget + VMR_CONVERGE_GRACE);
+    if (vmr_pause_begin(&pause, what->mirror, what->mirror->record->state,
+                        &carried, &failure))
+        wait_suspended(what, &gauge, how->pause_budget, &carried, &failure);
+    cleanup = vmr_wait_for_cleanup(wait);
+    vmr_pause_end(&pause, &cleanup, &failure);
+    if (!failure)
+        return TRUE;
+    g_propagate_error(error, g_steal_pointer(&failure));
+    return FALSE;
+}
+
+/* Wait until the copy, whose end was asked for, has ended: at once, if it was never
+ * ready; else QEMU has to find it level with the guest. There is time left on @wait
+ * after that. */
+static gboolean
+wait_aborted(Look *what, VmrJobs *jobs, const VmrCutOver *how, VmrWait *wait,
+             GError **error)
+{
+    VmrWait soon = vmr_wait_for(ABORT_PATIENCE, wait);
+    g_autoptr(GError) local = NULL;
+
+    soon.deadline = MIN(soon.deadline, wait->deadline);
+    if (how && how->pause_budget >= 0) {
+        if (vmr_jobs_wait_until(jobs, look_for_aborted, what, &soon, &local))
+            return TRUE;
+        if (!g_error_matches(local, VMR_ERROR, VMR_ERROR_TIMEOUT)) {
+            g_propagate_error(error, g_steal_pointer(&local));
+            return FALSE;
+        }
+        if (!bring_level(what, how, wait, error))
+            return FALSE;
+        *wait = vmr_wait_at_least(wait, VMR_CONVERGE_GRACE);
+    }
+    return vmr_jobs_wait_until(jobs, look_for_aborted, what, wait, error);
+}
+
 gboolean
 vmr_mirror_abort_copy(VmrMirror *mirror, const VmrDisk *disk,
-                      const VmrWait *wait, GError **error)
+                      const VmrCutOver *how, const VmrWait *wait,
+                      GError **error)
 {
     g_autoptr(VmrJobs) jobs = vmr_jobs_open(mirror->dom, wait, error);
     g_autoptr(VmrDomXml) live =
         jobs ? vmr_live_read(mirror->dom, wait, error) : NULL;
     Look what = {.mirror = mirror, .disk = disk};
+    VmrWait patient = *wait;
     g_autoptr(GError) refused = NULL;
 
     if (!live)
@@ -222,15 +282,15 @@ vmr_mirror_abort_copy(VmrMirror *mirror, const VmrDisk *disk,
         g_propagate_error(error, g_steal_pointer(&refused));
         return FALSE;
     }
-    if (vmr_jobs_wait_until(jobs, look_for_aborted, &what, wait, error) &&
-        vmr_mirror_prove(mirror, disk, VMR_TRUTH_OVERLAY, wait, error))
+    if (wait_aborted(&what, jobs, how, &patient, error) &&
+        vmr_mirror_prove(mirror, disk, VMR_TRUTH_OVERLAY, &patient, error))
         return TRUE;
     /* libvirt does not force QEMU, which waits until both sides are in step */
     if (error && g_error_matches(*error, VMR_ERROR, VMR_ERROR_TIMEOUT))
         vmr_error_note(error,
                        "the copy of disk '%s' ends when its mirror has caught "
-                       "up: abort again, with the guest suspended if it "
-                       "writes faster than is mirrored",
+                       "up: abort again, with a longer pause budget, with "
+                       "converge='throttle' or with the guest suspended",
                        disk->target);
     vmr_error_mark_partial(error);
     return FALSE;
@@ -289,10 +349,10 @@ check_abortable(VmrMirror *mirror, VmrDisk *disk, const VmrDomXml *live,
  * tells of, which may have missed what QEMU did. */
 static gboolean
 end_disk(VmrMirror *mirror, const VmrDisk *disk, gboolean running,
-         const VmrWait *wait, GError **error)
+         const VmrCutOver *how, const VmrWait *wait, GError **error)
 {
     if (running)
-        return vmr_mirror_abort_copy(mirror, disk, wait, error);
+        return vmr_mirror_abort_copy(mirror, disk, how, wait, error);
     if (disk->state == VMR_DISK_STATE_PLANNED)
         return vmr_mirror_prove(mirror, disk, VMR_TRUTH_SOURCE, wait, error);
     return vmr_mirror_prove(mirror, disk,
@@ -328,7 +388,8 @@ plan_abort(gpointer data, const VmrWait *wait, GError **error)
 }
 
 static gboolean
-abort_all(VmrMirror *mirror, const VmrWait *wait, GError **error)
+abort_all(VmrMirror *mirror, const VmrCutOver *how, const VmrWait *wait,
+          GError **error)
 {
     GPtrArray *disks = mirror->record->disks;
     g_autofree gboolean *running = g_new0(gboolean, disks->len);
@@ -341,7 +402,7 @@ abort_all(VmrMirror *mirror, const VmrWait *wait, GError **error)
     for (guint i = 0; i < disks->len; i++) {
         VmrDisk *disk = g_ptr_array_index(disks, i);
 
-        if (!end_disk(mirror, disk, running[i], wait, error)) {
+        if (!end_disk(mirror, disk, running[i], how, wait, error)) {
             vmr_error_annotate(error, disk->target, NULL);
             return FALSE;
         }
@@ -352,18 +413,26 @@ abort_all(VmrMirror *mirror, const VmrWait *wait, GError **error)
 }
 
 gboolean
-vmr_mirror_abort(VmrMirror *mirror, const VmrWait *wait, GError **error)
+vmr_mirror_abort(VmrMirror *mirror, const VmrCutOver *how, const VmrWait *wait,
+                 GError **error)
 {
+    g_autoptr(GError) local = NULL;
+    VmrWait patient;
     gboolean ok;
 
     if (!vmr_mirror_enter_to_change(mirror, error))
         return FALSE;
-    ok = abort_all(mirror, wait, error) &&
-         vmr_mirror_finish(mirror, wait, error);
+    ok = abort_all(mirror, how, wait, &local);
+    /* what was done is not left unfinished because of a deadline */
+    patient = vmr_wait_at_least(wait, VMR_CONVERGE_GRACE);
+    ok = vmr_throttle_end(mirror, ok, wait, &local) &&
+         vmr_mirror_finish(mirror, &patient, &local);
     if (!ok)
-        vmr_mirror_mark_ended(mirror, error);
+        vmr_mirror_mark_ended(mirror, &local);
     vmr_mirror_leave(mirror);
-    vmr_error_annotate(error, NULL, "abort");
+    vmr_error_annotate(&local, NULL, "abort");
+    if (local)
+        g_propagate_error(error, g_steal_pointer(&local));
     return ok;
 }
 
@@ -375,6 +444,7 @@ vmr_mirror_disown(VmrMirror *mirror, const VmrWait *wait, GError **error)
     if (!vmr_mirror_enter_to_change(mirror, error))
         return FALSE;
     ok = vmr_mirror_resume_guest(mirror, wait, error) &&
+         vmr_throttle_put_back(mirror, wait, error) &&
          vmr_mirror_forget(mirror, wait, error);
     if (ok)
         mirror->record->state = VMR_STATE_DONE;

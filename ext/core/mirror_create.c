@@ -305,7 +305,7 @@ undo_disk(VmrMirror *mirror, const VmrDisk *disk, gboolean *committed,
         return TRUE;
     if (truth == VMR_TRUTH_MIRRORING || truth == VMR_TRUTH_READY ||
         truth == VMR_TRUTH_UNDOING) {
-        if (!vmr_mirror_abort_copy(mirror, disk, wait, error))
+        if (!vmr_mirror_abort_copy(mirror, disk, NULL, wait, error))
             return FALSE;
         truth = VMR_TRUTH_OVERLAY;
     }

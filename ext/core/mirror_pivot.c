@@ -89,15 +89,6 @@ check_not_written(const VmrFile *copy, GError **error)
     return FALSE;
 }
 
-static void
-set_copy_ended(const VmrDisk *disk, GError **error)
-{
-    g_set_error(error, VMR_ERROR, VMR_ERROR_JOB_FAILED,
-                "disk '%s' has no mirror any more, its copy has ended: abort "
-                "what is left",
-                disk->target);
-}
-
 typedef struct {
     VmrMirror *mirror;
     const VmrDisk *disk;
@@ -140,7 +131,7 @@ check_job(VmrMirror *mirror, const VmrDisk *disk, const VmrWait *wait,
     /* it may have ended after the definition was read */
     if (vmr_wait_settle(wait, VMR_ERROR_DIVERGED, is_known_to_have_ended, &what,
                         error))
-        set_copy_ended(disk, error);
+        vmr_mirror_set_job_failed(disk, error);
     return FALSE;
 }
 
@@ -162,10 +153,10 @@ prove_pivoted(VmrMirror *mirror, const VmrDisk *disk, const VmrWait *wait,
     return now && vmr_proof_check_chain(disk, now, VMR_TRUTH_PIVOTED, error);
 }
 
-/* Whether @disk may be pivoted, or was already. */
+/* Whether @disk may be pivoted (@early: as soon as it is ready), or was already. */
 static gboolean
 check_pivotable(VmrMirror *mirror, VmrDisk *disk, const VmrDomXml *live,
-                const VmrWait *wait, GError **error)
+                gboolean early, const VmrWait *wait, GError **error)
 {
     VmrTruth truth = vmr_truth_of(disk, live);
 
@@ -175,12 +166,14 @@ check_pivotable(VmrMirror *mirror, VmrDisk *disk, const VmrDomXml *live,
     case VMR_TRUTH_READY:
         break;
     case VMR_TRUTH_MIRRORING:
+        if (early)
+            break;
         g_set_error(error, VMR_ERROR, VMR_ERROR_NOT_READY,
                     "the mirror of disk '%s' is not ready yet: wait for it",
                     disk->target);
         return FALSE;
     case VMR_TRUTH_OVERLAY:
-        set_copy_ended(disk, error);
+        vmr_mirror_set_job_failed(disk, error);
         return FALSE;
     case VMR_TRUTH_SOURCE:
     case VMR_TRUTH_ENDING:
@@ -331,7 +324,8 @@ vmr_mirror_patience(const VmrWait *wait)
 }
 
 gboolean
-vmr_mirror_check_pivotable(VmrMirror *mirror, const VmrWait *wait, GError **error)
+vmr_mirror_check_pivotable(VmrMirror *mirror, gboolean early,
+                           const VmrWait *wait, GError **error)
 {
     g_autoptr(VmrDomXml) live = vmr_live_read_settled(mirror->dom, wait, error);
 
@@ -340,7 +334,7 @@ vmr_mirror_check_pivotable(VmrMirror *mirror, const VmrWait *wait, GError **erro
     for (guint i = 0; i < mirror->record->disks->len; i++) {
         VmrDisk *disk = g_ptr_array_index(mirror->record->disks, i);
 
-        if (!check_pivotable(mirror, disk, live, wait, error)) {
+        if (!check_pivotable(mirror, disk, live, early, wait, error)) {
             vmr_error_annotate(error, disk->target, NULL);
             return FALSE;
         }
@@ -377,7 +371,7 @@ vmr_mirror_pivot(VmrMirror *mirror, const VmrWait *wait, GError **error)
 
     if (!vmr_mirror_enter_to_change(mirror, error))
         return FALSE;
-    ok = vmr_mirror_check_pivotable(mirror, wait, error) &&
+    ok = vmr_mirror_check_pivotable(mirror, FALSE, wait, error) &&
          vmr_mirror_prove_copies(mirror, wait, error) &&
          vmr_mirror_pivot_disks(mirror, &patient, error) &&
          vmr_mirror_finish(mirror, wait, error);

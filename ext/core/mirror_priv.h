@@ -27,6 +27,7 @@ struct VmrMirror {
     gboolean blocked;  /* it holds layers that keep a pivot from working */
     VmrProof *proof;   /* that the copies fit, while they are about to be used */
     GPtrArray *leftovers; /* of char *: see vmr_mirror_get_leftovers() */
+    VmrFigures figures;   /* see vmr_mirror_get_figures() */
 };
 
 /* A mirror without a record. */
@@ -65,10 +66,15 @@ gboolean vmr_mirror_save(VmrMirror *mirror, VmrState state,
 gboolean vmr_mirror_prove(VmrMirror *mirror, const VmrDisk *disk,
                           VmrTruth truth, const VmrWait *wait, GError **error);
 
+/* Set @error (JOB_FAILED) to say that the copy of @disk has ended by itself, and why
+ * where that can be told. */
+void vmr_mirror_set_job_failed(const VmrDisk *disk, GError **error);
+
 /* End the copy of @disk, which runs, and prove that the guest goes on with the
- * overlay alone. */
+ * overlay alone; @how as for vmr_mirror_abort(). */
 gboolean vmr_mirror_abort_copy(VmrMirror *mirror, const VmrDisk *disk,
-                               const VmrWait *wait, GError **error);
+                               const VmrCutOver *how, const VmrWait *wait,
+                               GError **error);
 
 /* Remove @file if this mirrored snapshot created it; QEMU gets a moment to let
  * go of it. One that cannot be removed is left, and is a leftover. */
@@ -85,8 +91,8 @@ gboolean vmr_mirror_finish(VmrMirror *mirror, const VmrWait *wait,
  * either side. */
 void vmr_mirror_mark_ended(const VmrMirror *mirror, GError **error);
 
-/* Resume the guest if it was us who had suspended it; the journal goes on to
- * say so. */
+/* pause.c: resume the guest if it was us who had suspended it; the journal goes on to
+ * say so. What the process lacks for it is waited for. */
 gboolean vmr_mirror_resume_cpus(VmrMirror *mirror, const VmrWait *wait,
                                 GError **error);
 
@@ -99,9 +105,10 @@ gboolean vmr_mirror_resume_guest(VmrMirror *mirror, const VmrWait *wait,
 gboolean vmr_mirror_undo_create(VmrMirror *mirror, const VmrWait *wait,
                                 GError **error);
 
-/* Whether all disks can be pivoted, or are so already (their state tells). */
-gboolean vmr_mirror_check_pivotable(VmrMirror *mirror, const VmrWait *wait,
-                                    GError **error);
+/* Whether all disks can be pivoted, or are so already (their state tells). With
+ * @early they need not be ready yet, but be mirrored. */
+gboolean vmr_mirror_check_pivotable(VmrMirror *mirror, gboolean early,
+                                    const VmrWait *wait, GError **error);
 
 /* Have the copied layers on stable storage before the guest depends on them, since
  * whoever copied them may not have seen to it, and prove that they hold what the

@@ -7,6 +7,7 @@
 #include "blockjob.h"
 #include "error.h"
 #include "recover_priv.h"
+#include "throttle.h"
 
 /* How often to look again: each look either acts or waits for a job to end. */
 #define MAX_LOOKS 600
@@ -155,8 +156,11 @@ has_pivoted(const VmrInspection *now)
 static VmrStep
 do_abort(VmrRecover *what, const VmrWait *wait, GError **error)
 {
+    VmrCutOver how = {.pause_budget = VMR_PAUSE_BUDGET,
+                      .throttle = vmr_throttle_is_on(what->mirror)};
+
     what->mirror->leaked = what->now->verdict >= VMR_VERDICT_LEAKED;
-    if (!vmr_mirror_abort(what->mirror, wait, error))
+    if (!vmr_mirror_abort(what->mirror, &how, wait, error))
         return VMR_STEP_FAILED;
     vmr_recover_tell(what->recovery->done,
                      "ended the mirrors: the guest goes on with the overlays%s",
@@ -345,7 +349,8 @@ do_off(VmrRecover *what, const VmrWait *wait, GError **error)
         }
         disk->state = state;
     }
-    record->paused = FALSE; /* there is no guest to be resumed */
+    record->paused = FALSE; /* there is no guest to be resumed, or held back */
+    vmr_throttle_forget(what->mirror);
     if (!vmr_mirror_finish(what->mirror, wait, error))
         return VMR_STEP_FAILED;
     vmr_recover_tell(what->recovery->done,

@@ -7,6 +7,7 @@
 #include "error.h"
 #include "journal.h"
 #include "recover_priv.h"
+#include "throttle.h"
 
 VmrStep
 vmr_recover_go_on(VmrRecover *what, const VmrWait *wait, GError **error)
@@ -15,6 +16,13 @@ vmr_recover_go_on(VmrRecover *what, const VmrWait *wait, GError **error)
         if (!vmr_mirror_resume_guest(what->mirror, wait, error))
             return VMR_STEP_FAILED;
         vmr_recover_tell(what->recovery->done, "resumed the guest");
+    }
+    if (vmr_throttle_is_on(what->mirror)) {
+        if (!vmr_throttle_put_back(what->mirror, wait, error))
+            return VMR_STEP_FAILED;
+        vmr_recover_tell(what->recovery->done,
+                         "put back the limits of the guest's disks, which had been "
+                         "lowered");
     }
     return VMR_STEP_END;
 }

@@ -218,7 +218,7 @@ vmr_snapshot_delete(VmrHv *hv, virDomainPtr dom, const char *name, guint flags,
     *done = TRUE;
     return flags & VMR_SNAPSHOT_DELETE_MIRROR_PIVOT
                ? vmr_mirror_pivot(mirror, wait, error)
-               : vmr_mirror_abort(mirror, wait, error);
+               : vmr_mirror_abort(mirror, NULL, wait, error);
 }
 
 /* The mirrors of @record as snapxml wants them. */

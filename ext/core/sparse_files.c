@@ -21,9 +21,6 @@
 #include "storage.h"
 #include "trust.h"
 
-/* A file's time of change goes in steps of 10 ms at most; of us. */
-#define MTIME_TICK (50 * G_TIME_SPAN_MILLISECOND)
-
 /* The size of the file or device @fd. */
 static gboolean
 get_size(int fd, const struct stat *st, const char *path, guint64 *size,
@@ -291,48 +288,15 @@ look_at_destination(const VmrSparseFiles *files, GError **error)
            check_unused(files->out, files->destination, TRUE, error);
 }
 
-/* Have the file system know where the source has data: what is dirty and has no place
- * yet, some (ZFS of old) take for a hole. Where nothing can be written nothing is
- * dirty. */
-static gboolean
-flush_source(const VmrSparseFiles *files, GError **error)
-{
-    if (fdatasync(files->in) == 0 || errno == EROFS || errno == EINVAL)
-        return TRUE;
-    vmr_error_set_errno(error, errno, "write back", files->source);
-    return FALSE;
-}
-
-/* How long, in us, until a change of the source is sure to have another time than the
- * last one had: the kernel's clock for that ticks. */
-static gint64
-time_to_settle(const VmrSparseFiles *files)
-{
-    gint64 age = g_get_real_time() - files->in_stamp.mtime / 1000;
-
-    return age >= 0 && age < MTIME_TICK ? MTIME_TICK - age : 0;
-}
-
 static gboolean
 look_at_source(VmrSparseFiles *files, GError **error)
 {
-    if (!flush_source(files, error))
-        return FALSE;
-    for (;;) {
-        gint64 rest;
-
-        if (!vmr_stamp_take_fd(files->in, files->source, &files->in_stamp,
-                               error))
-            return FALSE;
-        rest = files->destination ? time_to_settle(files) : 0;
-        if (rest == 0)
-            break;
-        g_usleep((gulong)rest);
-    }
     if (fstat(files->in, &files->in_st) < 0) {
         vmr_error_set_errno(error, errno, "look at", files->source);
         return FALSE;
     }
+    if (!vmr_stamp_take_fd(files->in, files->source, &files->in_stamp, error))
+        return FALSE;
     files->size = files->in_stamp.size;
     return check_unused(files->in, files->source, FALSE, error);
 }

@@ -387,7 +387,7 @@ vmr_sparse_fill_undo(VmrSparse *copy, GError **error)
     }
     if (!copy->filling)
         return;
-    vmr_error_note(error, "'%s' was not completed", copy->destination);
+    vmr_error_note(error, "'%s' is left incomplete", copy->destination);
     vmr_error_mark_partial(error);
     spoil(copy, error);
 }

@@ -41,6 +41,25 @@ vmr_wait_for(double seconds, const VmrWait *like)
     return wait;
 }
 
+VmrWait
+vmr_wait_extended(const VmrWait *wait, double seconds)
+{
+    VmrWait extended = *wait;
+
+    if (wait->deadline != VMR_WAIT_FOREVER)
+        extended.deadline += (gint64)(seconds * 1e6);
+    return extended;
+}
+
+VmrWait
+vmr_wait_at_least(const VmrWait *wait, double seconds)
+{
+    VmrWait longer = *wait;
+
+    longer.deadline = MAX(longer.deadline, vmr_wait_for(seconds, wait).deadline);
+    return longer;
+}
+
 /* Have @wait go on in spite of the interruptions so far. */
 static void
 heed(VmrWait *wait)

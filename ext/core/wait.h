@@ -33,6 +33,12 @@ typedef gboolean (*VmrWaitFunc)(gpointer data, GError **error);
 /* A wait of @seconds (negative: for ever) with the hook of @like (or none). */
 VmrWait vmr_wait_for(double seconds, const VmrWait *like);
 
+/* @wait with @seconds more. */
+VmrWait vmr_wait_extended(const VmrWait *wait, double seconds);
+
+/* @wait, but with @seconds from now on if it would end before. */
+VmrWait vmr_wait_at_least(const VmrWait *wait, double seconds);
+
 /* A wait for cleaning up after @failed: whatever ended @failed does not end
  * it, a new interruption does; bounded by VMR_WAIT_CLEANUP_SECONDS. */
 VmrWait vmr_wait_for_cleanup(const VmrWait *failed);

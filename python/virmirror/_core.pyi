@@ -74,6 +74,18 @@ class DiskProgress(structseq[Any], tuple[str, bool, bool, int, int]):
     def end(self) -> int: ...
 
 @final
+class MirrorFigures(structseq[Any], tuple[int, float, float, int | None]):
+    __match_args__: Final = ("left", "written", "mirrored", "limit")
+    @property
+    def left(self) -> int: ...
+    @property
+    def written(self) -> float: ...
+    @property
+    def mirrored(self) -> float: ...
+    @property
+    def limit(self) -> int | None: ...
+
+@final
 class MirrorSnapshot:
     @classmethod
     def create(
@@ -87,16 +99,29 @@ class MirrorSnapshot:
         quiesce: bool = False,
         timeout: float | None = 60.0,
     ) -> Self: ...
-    def wait_ready(self, timeout: float | None = None) -> None: ...
+    def wait_ready(
+        self,
+        timeout: float | None = None,
+        *,
+        on_progress: Callable[[MirrorFigures], object] | None = None,
+    ) -> None: ...
     def progress(self) -> tuple[DiskProgress, ...]: ...
     def pivot(
         self,
         *,
         atomic: bool = True,
         pause_budget: float | None = 2.0,
+        converge: Literal["wait", "throttle"] | None = None,
         timeout: float | None = None,
+        on_progress: Callable[[MirrorFigures], object] | None = None,
     ) -> float: ...
-    def abort(self, timeout: float | None = 30.0) -> None: ...
+    def abort(
+        self,
+        timeout: float | None = 30.0,
+        *,
+        pause_budget: float | None = 2.0,
+        converge: Literal["wait", "throttle"] | None = None,
+    ) -> None: ...
     def detach(self) -> None: ...
     def __enter__(self) -> Self: ...
     def __exit__(

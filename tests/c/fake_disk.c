@@ -44,6 +44,7 @@ fake_disk_new(const FakeHv *fake, guint index)
                     fake_files_path(fake->files, "old", disk->target));
     g_ptr_array_add(disk->chain, fake_files_path(fake->files, "old", base));
     disk->inactive = g_strdup(disk->chain->pdata[0]);
+    disk->iotune = vmr_iotune_new();
     return disk;
 }
 
@@ -53,6 +54,7 @@ fake_disk_free(FakeDisk *disk)
     g_free(disk->target);
     g_free(disk->inactive);
     g_free(disk->lingering);
+    vmr_iotune_free(disk->iotune);
     g_ptr_array_unref(disk->chain);
     g_clear_pointer(&disk->dest, g_ptr_array_unref);
     g_free(disk);
@@ -138,8 +140,8 @@ is_two_phased(const FakeDisk *disk)
 }
 
 /* End the job, with its chain (@take) or without. */
-static void
-end_job(FakeHv *fake, FakeDisk *disk, gboolean take, int status)
+void
+fake_disk_finish_job(FakeHv *fake, FakeDisk *disk, gboolean take, int status)
 {
     GPtrArray *dest = g_steal_pointer(&disk->dest);
     int job = disk->job;
@@ -162,9 +164,9 @@ advance(FakeHv *fake, FakeDisk *disk)
     if (disk->job == 0)
         return;
     if (!is_two_phased(disk)) {
-        end_job(fake, disk, TRUE, VIR_DOMAIN_BLOCK_JOB_COMPLETED);
+        fake_disk_finish_job(fake, disk, TRUE, VIR_DOMAIN_BLOCK_JOB_COMPLETED);
     } else if (disk->ready == VMR_READY_ABORT) {
-        end_job(fake, disk, FALSE, VIR_DOMAIN_BLOCK_JOB_CANCELED);
+        fake_disk_finish_job(fake, disk, FALSE, VIR_DOMAIN_BLOCK_JOB_CANCELED);
     } else if (disk->ready == VMR_READY_NO) {
         disk->ready = VMR_READY_YES;
         fake_emit(fake, disk->target, disk->job, VIR_DOMAIN_BLOCK_JOB_READY);
@@ -178,8 +180,9 @@ start_job(FakeHv *fake, FakeDisk *disk, int job, GPtrArray *dest)
     disk->job = job;
     disk->dest = dest;
     disk->ready = VMR_READY_NO;
+    disk->flowed_at = 0;
     fake_disk_sync_locks(fake);
-    if (!fake->knobs.jobs_on_demand)
+    if (!fake->knobs.jobs_on_demand && fake->knobs.mirrors == 0)
         advance(fake, disk);
 }
 
@@ -285,11 +288,11 @@ pivot(FakeHv *fake, FakeDisk *disk, GError **error)
         return fake_refuse(error, VIR_ERR_INTERNAL_ERROR,
                            "unable to execute QEMU command 'job-complete'");
     if (!fake->knobs.lie) {
-        end_job(fake, disk, TRUE, VIR_DOMAIN_BLOCK_JOB_COMPLETED);
+        fake_disk_finish_job(fake, disk, TRUE, VIR_DOMAIN_BLOCK_JOB_COMPLETED);
         return TRUE;
     }
     before = paths_on(NULL, disk->chain, 0);
-    end_job(fake, disk, TRUE, VIR_DOMAIN_BLOCK_JOB_COMPLETED);
+    fake_disk_finish_job(fake, disk, TRUE, VIR_DOMAIN_BLOCK_JOB_COMPLETED);
     fake_disk_set_top(fake, disk, before); /* and the locks stay */
     return TRUE;
 }
@@ -313,19 +316,26 @@ fake_block_job_abort(FakeHv *fake, VmrHvCall *call, GError **error)
     if (call->flags & VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT)
         return pivot(fake, disk, error);
     g_assert_true(call->flags & VIR_DOMAIN_BLOCK_JOB_ABORT_ASYNC);
+    /* one that was ready once ends when both sides are the same */
+    if (disk->ready != VMR_READY_NO && disk->flowed_at != 0) {
+        disk->ready = VMR_READY_ABORT;
+        return TRUE;
+    }
     disk->ready = VMR_READY_ABORT;
     if (!fake->knobs.aborts_on_demand)
-        end_job(fake, disk, FALSE, VIR_DOMAIN_BLOCK_JOB_CANCELED);
+        fake_disk_finish_job(fake, disk, FALSE, VIR_DOMAIN_BLOCK_JOB_CANCELED);
     return TRUE;
 }
 
 gboolean
 fake_block_job_info(FakeHv *fake, VmrHvCall *call, GError **error)
 {
-    const FakeDisk *disk = fake_disk_find(fake, call->disk, error);
+    FakeDisk *disk = fake_disk_find(fake, call->disk, error);
 
     if (!disk)
         return FALSE;
+    g_usleep(fake->knobs.slow_info * 1000UL);
+    fake_flow(fake, disk);
     memset(&call->job, 0, sizeof(call->job));
     call->number = disk->job != 0;
     if (call->number) {
@@ -335,6 +345,10 @@ fake_block_job_info(FakeHv *fake, VmrHvCall *call, GError **error)
                                                     : JOB_LENGTH;
         if (fake->paused || !fake->knobs.behind_at_rest)
             call->job.end += fake->knobs.behind;
+        if (disk->flowed_at != 0) {
+            call->job.cur = disk->current;
+            call->job.end = disk->current + disk->left;
+        }
     }
     return TRUE;
 }
@@ -371,7 +385,7 @@ fake_disk_end_job(FakeHv *fake, FakeDisk *disk)
     disk->lingering = g_strdup(disk->dest->pdata[0]);
     if (well)
         status = VIR_DOMAIN_BLOCK_JOB_COMPLETED;
-    end_job(fake, disk, well, status);
+    fake_disk_finish_job(fake, disk, well, status);
 }
 
 void

@@ -79,13 +79,19 @@ suspend(FakeHv *fake, VmrHvCall *call G_GNUC_UNUSED,
     fake->paused = TRUE;
     if (fake->knobs.written_at_rest)
         touch(fake->knobs.written_at_rest);
+    if (fake->knobs.on_suspend)
+        fake->knobs.on_suspend(fake->knobs.on_suspend_data);
     return TRUE;
 }
 
 static gboolean
-resume(FakeHv *fake, VmrHvCall *call G_GNUC_UNUSED,
-       GError **error G_GNUC_UNUSED)
+resume(FakeHv *fake, VmrHvCall *call G_GNUC_UNUSED, GError **error)
 {
+    if (fake->knobs.no_resume > 0) {
+        fake->knobs.no_resume--;
+        return fake_refuse(error, VIR_ERR_SYSTEM_ERROR,
+                           "cannot create pipe: Too many open files");
+    }
     fake->paused = FALSE;
     return TRUE;
 }
@@ -224,6 +230,7 @@ static gboolean (*const ops[VMR_HV_LAST])(FakeHv *fake, VmrHvCall *call,
     [VMR_HV_BLOCK_JOB_ABORT] = fake_block_job_abort,
     [VMR_HV_BLOCK_JOB_INFO] = fake_block_job_info,
     [VMR_HV_BLOCK_JOB_SET_SPEED] = fake_block_job_set_speed,
+    [VMR_HV_SET_IOTUNE] = fake_set_iotune,
     [VMR_HV_GET_METADATA] = get_metadata,
     [VMR_HV_SET_METADATA] = set_metadata,
     [VMR_HV_EVENTS_OPEN] = fake_events_open,

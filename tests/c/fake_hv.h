@@ -67,6 +67,13 @@ typedef struct {
     guint64 behind;            /* bytes that a copy never makes good */
     gboolean behind_at_rest;   /* only while the guest is suspended */
     const char *written_at_rest; /* path that changes once the guest is suspended */
+    guint64 mirrors;           /* bytes/s: a copy takes its time, see fake_flow.c */
+    guint64 writes;            /* bytes/s that the guest writes to each disk then */
+    guint64 working_set;       /* bytes that it writes to again and again */
+    guint slow_info;           /* ms that it takes to tell of a job */
+    guint no_resume;           /* so often a resume fails for want of descriptors */
+    void (*on_suspend)(gpointer data); /* while the guest is being suspended */
+    gpointer on_suspend_data;
     int libvirt_version;
     int qemu_version;
 } FakeKnobs;
@@ -143,6 +150,12 @@ void fake_hv_ring(FakeHv *fake, const char *target);
 
 /* What the guest's disk @target runs on; owned. */
 char *fake_hv_dup_source(FakeHv *fake, const char *target);
+
+/* Set the limits of the disk @target as somebody else would; @tune is copied. */
+void fake_hv_set_iotune(FakeHv *fake, const char *target, const VmrIotune *tune);
+
+/* Its limits; owned. */
+VmrIotune *fake_hv_dup_iotune(FakeHv *fake, const char *target);
 
 /* Metadata as stored, live or (@config) persistent; owned, NULL: none. */
 char *fake_hv_dup_metadata(FakeHv *fake, gboolean config);

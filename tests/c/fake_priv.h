@@ -4,7 +4,7 @@
 /*
  * fake_priv: what the parts of the fake hypervisor share: calls and faults
  * (fake_hv.c), events (fake_events.c), disks, jobs and locks (fake_disk.c),
- * XML (fake_xml.c), the image files (fake_files.c), and what tests see of it
+ * copies that take their time (fake_flow.c), XML (fake_xml.c), the image files (fake_files.c), and what tests see of it
  * all (fake_look.c).
  */
 
@@ -24,6 +24,11 @@ typedef struct {
     VmrReady ready;
     gboolean hidden;  /* the job is not in the XML */
     char *lingering;  /* where a copy that has failed went to, or NULL */
+    VmrIotune *iotune;
+    /* of a copy that takes its time */
+    guint64 current;
+    guint64 left;
+    gint64 flowed_at; /* µs, 0: it has not begun */
 } FakeDisk;
 
 typedef struct {
@@ -89,8 +94,14 @@ gboolean fake_block_commit(FakeHv *fake, VmrHvCall *call, GError **error);
 gboolean fake_block_rebase(FakeHv *fake, VmrHvCall *call, GError **error);
 gboolean fake_block_job_abort(FakeHv *fake, VmrHvCall *call, GError **error);
 gboolean fake_block_job_info(FakeHv *fake, VmrHvCall *call, GError **error);
+void fake_disk_finish_job(FakeHv *fake, FakeDisk *disk, gboolean take,
+                          int status);
 gboolean fake_block_job_set_speed(FakeHv *fake, VmrHvCall *call,
                                   GError **error);
+
+/* fake_flow.c: with the mutex held. */
+void fake_flow(FakeHv *fake, FakeDisk *disk);
+gboolean fake_set_iotune(FakeHv *fake, VmrHvCall *call, GError **error);
 
 /* fake_xml.c: with the mutex held. */
 char *fake_xml_of_domain(FakeHv *fake, gboolean inactive);

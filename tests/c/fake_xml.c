@@ -54,6 +54,22 @@ append_mirror(GString *xml, FakeHv *fake, const FakeDisk *disk)
 }
 
 static void
+append_iotune(GString *xml, const VmrIotune *tune)
+{
+    g_string_append(xml, "<iotune>");
+    for (guint i = 0; i < VMR_IOTUNE_LAST; i++) {
+        const char *name = vmr_iotune_field_name(i);
+
+        if (tune->values[i] > 0)
+            g_string_append_printf(xml, "<%s>%" G_GUINT64_FORMAT "</%s>", name,
+                                   tune->values[i], name);
+    }
+    if (tune->group)
+        g_string_append_printf(xml, "<group_name>%s</group_name>", tune->group);
+    g_string_append(xml, "</iotune>");
+}
+
+static void
 append_disk(GString *xml, FakeHv *fake, const FakeDisk *disk, gboolean inactive)
 {
     g_autofree char *head = g_markup_printf_escaped(
@@ -65,6 +81,7 @@ append_disk(GString *xml, FakeHv *fake, const FakeDisk *disk, gboolean inactive)
     if (!inactive) {
         append_chain(xml, disk);
         append_mirror(xml, fake, disk);
+        append_iotune(xml, disk->iotune);
     }
     g_string_append_printf(xml, "<target dev='%s' bus='virtio'/></disk>",
                            disk->target);
@@ -80,8 +97,10 @@ fake_xml_of_domain(FakeHv *fake, gboolean inactive)
         g_string_append(xml, " id='1'");
     g_string_append(xml, "><name>guest</name><uuid>" FAKE_UUID
                          "</uuid><devices>");
-    for (guint i = 0; i < fake->disks->len; i++)
+    for (guint i = 0; i < fake->disks->len; i++) {
+        fake_flow(fake, g_ptr_array_index(fake->disks, i));
         append_disk(xml, fake, g_ptr_array_index(fake->disks, i), inactive);
+    }
     g_string_append(xml, "<disk type='file' device='cdrom'>"
                          "<driver name='qemu' type='raw'/>"
                          "<target dev='sda' bus='sata'/><readonly/></disk>"

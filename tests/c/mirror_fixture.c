@@ -32,7 +32,7 @@ fixture_clean_up(FakeHv *fake)
     g_assert_no_error(error);
     if (!mirror)
         return;
-    vmr_mirror_abort(mirror, &wait, &error);
+    vmr_mirror_abort(mirror, NULL, &wait, &error);
     g_assert_no_error(error);
 }
 

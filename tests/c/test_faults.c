@@ -7,12 +7,15 @@
 #include "collapse.h"
 #include "mirror_fixture.h"
 #include "recover.h"
+#include "throttle.h"
 
 /* A call that hangs costs so much time; on a busy machine another one may take
  * as long, and then it is tried again with more. */
 #define CALL_TIMEOUT (40 * G_TIME_SPAN_MILLISECOND)
 #define MAX_CALL_TIMEOUT (4 * G_TIME_SPAN_SECOND)
 #define MAX_CALLS 400
+
+#define OWN_LIMIT 123456789 /* bytes/s, of a guest */
 
 static FakeFiles *files;
 
@@ -77,9 +80,34 @@ cut_over(Run *run, GError **error)
 }
 
 static gboolean
+cut_over_early(Run *run, GError **error)
+{
+    VmrCutOver how = {.atomic = TRUE, .pause_budget = 2, .throttle = TRUE};
+    double pause;
+
+    return vmr_mirror_cut_over(run->mirror, &how, &pause, &run->wait, error);
+}
+
+/* Lower the limits in two steps, and put them back, as a cut-over does it. */
+static gboolean
+throttle(Run *run, GError **error)
+{
+    gboolean changed = TRUE;
+    gboolean ok = TRUE;
+
+    for (int i = 0; ok && i < 2; i++) {
+        run->mirror->figures.mirrored = 1e6;
+        run->mirror->figures.written = 2e6;
+        ok = vmr_throttle_adjust(run->mirror, &changed, &run->wait, error);
+        g_assert_true(changed);
+    }
+    return vmr_throttle_end(run->mirror, ok, &run->wait, error);
+}
+
+static gboolean
 abort_it(Run *run, GError **error)
 {
-    return vmr_mirror_abort(run->mirror, &run->wait, error);
+    return vmr_mirror_abort(run->mirror, NULL, &run->wait, error);
 }
 
 static gboolean
@@ -130,11 +158,12 @@ commit_again(Run *run, const GError *error G_GNUC_UNUSED)
     g_autofree char *source = fake_hv_dup_source(run->fake, "vda");
     g_autofree char *end = NULL;
     g_autoptr(GError) again = NULL;
-    VmrWait wait = vmr_wait_for(60, NULL);
+    VmrWait before = run->wait;
 
-    run->wait = wait;
+    run->wait = vmr_wait_for(60, NULL);
     if (g_strcmp0(source, base) != 0)
         commit(run, &again);
+    run->wait = before;
     g_assert_no_error(again);
     end = fake_hv_dup_source(run->fake, "vda");
     g_assert_cmpstr(end, ==, base);
@@ -200,7 +229,7 @@ abort_again(Run *run, const GError *error)
     g_autoptr(GError) again = NULL;
 
     check_sides(run, error);
-    vmr_mirror_abort(run->mirror, &wait, &again);
+    vmr_mirror_abort(run->mirror, NULL, &wait, &again);
     g_assert_no_error(again);
     fixture_check_ended(run->fake, files);
 }
@@ -251,20 +280,56 @@ recover_elsewhere(Run *run, const GError *error)
     fixture_check_ended(run->fake, files);
 }
 
+/* So are limits that are left lowered, whichever of the calls was the last. */
+static void
+recover_limits(Run *run, const GError *error)
+{
+    recover_elsewhere(run, error);
+    for (guint i = 0; i < run->scenario->n_disks; i++) {
+        g_autofree char *target = g_strdup_printf("vd%c", 'a' + (int)i);
+        g_autoptr(VmrIotune) tune = fake_hv_dup_iotune(run->fake, target);
+
+        g_assert_cmpuint(tune->values[VMR_IOTUNE_WRITE_BYTES_SEC], ==,
+                         OWN_LIMIT);
+    }
+}
+
 /* ---- the sweep ---- */
+
+/* A guest that writes faster than is mirrored, but always to the same places. */
+static void
+make_unready(Run *run)
+{
+    FakeKnobs *knobs = fake_hv_knobs(run->fake);
+
+    knobs->mirrors = 8 * 1024 * 1024;
+    knobs->writes = 2 * knobs->mirrors;
+    knobs->working_set = 256 * 1024;
+}
 
 static void
 run_begin(Run *run)
 {
     const Scenario *scenario = run->scenario;
+    gboolean unready = scenario->action == cut_over_early;
+    g_autoptr(VmrIotune) own = vmr_iotune_new();
 
     run->fake = fake_hv_new(files, scenario->n_disks);
     fake_hv_knobs(run->fake)->refuse_copy = scenario->refuse_copy;
+    fake_hv_knobs(run->fake)->jobs_on_demand = unready;
+    own->values[VMR_IOTUNE_WRITE_BYTES_SEC] = OWN_LIMIT;
+    for (guint i = 0; i < scenario->n_disks; i++) {
+        g_autofree char *target = g_strdup_printf("vd%c", 'a' + (int)i);
+
+        fake_hv_set_iotune(run->fake, target, own);
+    }
     if (scenario->begun)
         run->mirror =
             fixture_create(run->fake, scenario->n_disks, scenario->reuse);
     if (scenario->prepare)
         scenario->prepare(run->fake);
+    if (unready)
+        make_unready(run);
     run->before = fake_hv_describe(run->fake);
 }
 
@@ -284,7 +349,7 @@ changes_something(VmrHvOp op)
            op == VMR_HV_BLOCK_COPY || op == VMR_HV_BLOCK_COMMIT ||
            op == VMR_HV_BLOCK_JOB_ABORT || op == VMR_HV_SET_METADATA ||
            op == VMR_HV_BLOCK_JOB_SET_SPEED || op == VMR_HV_SUSPEND ||
-           op == VMR_HV_RESUME;
+           op == VMR_HV_RESUME || op == VMR_HV_SET_IOTUNE;
 }
 
 /* A call that hangs ends the scenario in time, and nobody knows the outcome of
@@ -371,6 +436,8 @@ static const Scenario scenarios[] = {
      clean_up_elsewhere, NULL},
     {"cut_over_1_disk", 1, FALSE, TRUE, NULL, cut_over, recover_elsewhere, NULL},
     {"cut_over_2_disks", 2, TRUE, TRUE, NULL, cut_over, recover_elsewhere, NULL},
+    {"cut_over_early", 1, FALSE, TRUE, NULL, cut_over_early, recover_limits, NULL},
+    {"throttle_2_disks", 2, TRUE, TRUE, NULL, throttle, recover_limits, NULL},
     {"commit", 1, FALSE, FALSE, NULL, commit, commit_again, NULL},
     {"commit_hidden", 1, FALSE, FALSE, NULL, commit, commit_again,
      leave_hidden},

@@ -47,7 +47,7 @@ test_abort_guest_on_overlay(void)
     VmrWait wait = fixture_patience();
     g_autoptr(GError) error = NULL;
 
-    vmr_mirror_abort(mirror, &wait, &error);
+    vmr_mirror_abort(mirror, NULL, &wait, &error);
     g_assert_no_error(error);
     g_assert_false(fixture_is_pivoted(fake, 0));
     fixture_check_ended(fake, files);
@@ -147,7 +147,7 @@ still_diverged(FakeHv *fake, VmrMirror *mirror)
     g_autoptr(GError) aborted = NULL;
 
     g_assert_false(vmr_mirror_pivot(mirror, &wait, &pivoted));
-    g_assert_false(vmr_mirror_abort(mirror, &wait, &aborted));
+    g_assert_false(vmr_mirror_abort(mirror, NULL, &wait, &aborted));
     g_assert_error(aborted, VMR_ERROR, VMR_ERROR_DIVERGED);
     journal = fake_hv_dup_metadata(fake, FALSE);
     g_assert_nonnull(journal);
@@ -259,7 +259,7 @@ test_abort_of_a_copy_that_has_just_failed_waits(void)
 
     fake_hv_knobs(fake)->lingers = 3;
     fake_hv_fail_job(fake, "vda");
-    vmr_mirror_abort(mirror, &wait, &error);
+    vmr_mirror_abort(mirror, NULL, &wait, &error);
     g_assert_no_error(error);
     g_assert_cmpuint(fake_hv_knobs(fake)->lingers, ==, 0);
     fixture_check_ended(fake, files);
@@ -276,7 +276,7 @@ test_abort_of_a_copy_that_libvirt_never_lets_go_of_diverged(void)
 
     fake_hv_knobs(fake)->lingers = G_MAXUINT;
     fake_hv_fail_job(fake, "vda");
-    g_assert_false(vmr_mirror_abort(mirror, &wait, &error));
+    g_assert_false(vmr_mirror_abort(mirror, NULL, &wait, &error));
     g_assert_error(error, VMR_ERROR, VMR_ERROR_DIVERGED);
     g_assert_cmpuint(fake_hv_count(fake, VMR_HV_BLOCK_JOB_ABORT), ==, 0);
     fake_hv_knobs(fake)->lingers = 0;
@@ -295,7 +295,7 @@ test_abort_foreign_source_diverged_nothing_done(void)
 
     fake_hv_fail_job(fake, "vdb");
     fake_hv_set_source(fake, "vdb", other);
-    g_assert_false(vmr_mirror_abort(mirror, &wait, &error));
+    g_assert_false(vmr_mirror_abort(mirror, NULL, &wait, &error));
     g_assert_error(error, VMR_ERROR, VMR_ERROR_DIVERGED);
     g_assert_cmpstr(vmr_error_get_detail(error)->disk, ==, "vdb");
     g_assert_cmpuint(fake_hv_count(fake, VMR_HV_BLOCK_JOB_ABORT), ==, 0);
@@ -310,7 +310,7 @@ test_abort_slow_leaves_at_the_deadline(void)
     g_autoptr(GError) error = NULL;
 
     fake_hv_knobs(fake)->aborts_on_demand = TRUE;
-    g_assert_false(vmr_mirror_abort(mirror, &wait, &error));
+    g_assert_false(vmr_mirror_abort(mirror, NULL, &wait, &error));
     g_assert_error(error, VMR_ERROR, VMR_ERROR_TIMEOUT);
     fake_hv_advance(fake, "vda");
     fixture_clean_up(fake);
@@ -331,7 +331,7 @@ test_abort_removes_no_file_that_was_replaced(void)
     fake_hv_fail_job(fake, "vda");
     g_assert_cmpint(g_unlink(path), ==, 0);
     g_assert_true(g_file_set_contents(path, "precious", -1, NULL));
-    vmr_mirror_abort(mirror, &wait, &error);
+    vmr_mirror_abort(mirror, NULL, &wait, &error);
     g_assert_no_error(error);
     g_assert_true(g_file_test(path, G_FILE_TEST_EXISTS));
     leftovers = vmr_mirror_get_leftovers(mirror);
@@ -383,7 +383,7 @@ test_second_thread_busy(void)
     thread = g_thread_new("pivot", pivot_in_thread, mirror);
     while (fake_hv_count(fake, VMR_HV_LAST) == before)
         g_usleep(1000);
-    g_assert_false(vmr_mirror_abort(mirror, &wait, &error));
+    g_assert_false(vmr_mirror_abort(mirror, NULL, &wait, &error));
     g_assert_error(error, VMR_ERROR, VMR_ERROR_BUSY);
     fake_hv_release(fake);
     g_assert_true(GPOINTER_TO_INT(g_thread_join(thread)));

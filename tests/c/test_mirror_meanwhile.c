@@ -27,10 +27,10 @@ test_abort_again_while_the_first_one_ends_succeeds(void)
     g_autoptr(GError) error = NULL;
 
     fake_hv_knobs(fake)->aborts_on_demand = TRUE;
-    g_assert_false(vmr_mirror_abort(mirror, &hurry, &slow));
+    g_assert_false(vmr_mirror_abort(mirror, NULL, &hurry, &slow));
     g_assert_error(slow, VMR_ERROR, VMR_ERROR_TIMEOUT);
     end_after(fake, VMR_HV_GET_XML, 1);
-    vmr_mirror_abort(mirror, &wait, &error);
+    vmr_mirror_abort(mirror, NULL, &wait, &error);
     g_assert_no_error(error);
     fixture_check_ended(fake, files);
     fake_files_tidy(files);
@@ -45,7 +45,7 @@ test_abort_of_a_copy_that_fails_meanwhile_succeeds(gconstpointer data)
     g_autoptr(GError) error = NULL;
 
     end_after(fake, VMR_HV_GET_XML, GPOINTER_TO_UINT(data));
-    vmr_mirror_abort(mirror, &wait, &error);
+    vmr_mirror_abort(mirror, NULL, &wait, &error);
     g_assert_no_error(error);
     g_assert_cmpuint(fake_hv_knobs(fake)->ends_in, ==, 0);
     fixture_check_ended(fake, files);

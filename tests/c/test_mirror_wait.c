@@ -53,7 +53,7 @@ test_ended_mirror_is_no_longer_used(void)
     fixture_pivot(mirror);
     g_assert_true(fake_hv_settle(fake));
     before = fake_hv_count(fake, VMR_HV_LAST);
-    g_assert_false(vmr_mirror_abort(mirror, &wait, &error));
+    g_assert_false(vmr_mirror_abort(mirror, NULL, &wait, &error));
     g_assert_error(error, VMR_ERROR, VMR_ERROR_INVALID_STATE);
     g_assert_cmpuint(fake_hv_count(fake, VMR_HV_LAST), ==, before);
 }

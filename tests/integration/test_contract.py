@@ -407,7 +407,7 @@ def test_pivot_before_the_mirror_is_ready_is_refused(guest: Guest) -> None:
         words = ("mirror of disk 'vda' is not ready yet",)
         code = libvirt.VIR_ERR_BLOCK_COPY_ACTIVE
         with refused(guest, virmirror.NotReadyError, code, *words, disk="vda"):
-            mirror.pivot()
+            mirror.pivot(pause_budget=None)
         with refused(guest, virmirror.NotReadyError, code, *words, disk="vda"):
             virmirror.snapshotDelete(mirror.snapshot, PIVOT)
     assert guest.chain()[0] == guest.path1 / "old.migrate"

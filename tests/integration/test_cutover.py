@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import pathlib
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +17,7 @@ import pytest
 
 import virmirror
 from support.guest import Guest
-from support.mirrors import BYTES_PER_SECOND, seed_spec
+from support.mirrors import BYTES_PER_SECOND, copy_in_place, seed_spec
 from support.storage import READ, SlowFile, denied, missing_once_released
 
 pytestmark = pytest.mark.qemu
@@ -37,12 +36,6 @@ def overlays(guest: Guest) -> list[pathlib.Path]:
 
 def mirrors(guest: Guest) -> list[pathlib.Path]:
     return [guest.path2 / f"new-{target}.qcow2" for target in guest.targets()]
-
-
-def copy_in_place(guest: Guest) -> None:
-    for path in guest.path2.iterdir():
-        if (guest.path1 / path.name).exists():
-            shutil.copyfile(guest.path1 / path.name, path)
 
 
 def start_mirror(guest: Guest) -> virmirror.MirrorSnapshot:
@@ -194,6 +187,7 @@ def test_mirror_that_never_converges_ends_with_figures(guest: Guest) -> None:
             mirror = virmirror.MirrorSnapshot.create(
                 guest.dom, "migrate", spec, reuse_external=True
             )
+            copy_in_place(guest)
             mirror.wait_ready(timeout=30)
         guest.wait_for_writes(100)
         with watched(guest) as seen:

@@ -123,7 +123,7 @@ cycle_mirror(gboolean pivot)
         g_assert_no_error(error);
         vmr_mirror_pivot(mirror, &wait, &error);
     } else {
-        vmr_mirror_abort(mirror, &wait, &error);
+        vmr_mirror_abort(mirror, NULL, &wait, &error);
     }
     g_assert_no_error(error);
 }

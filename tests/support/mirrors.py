@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import pathlib
+import shutil
 import subprocess
 from collections.abc import Iterator
 
@@ -37,6 +38,13 @@ def seed_spec(guest: Guest) -> str:
     create_empty(overlay, size=str(guest.size))
     create_empty(mirror, size=str(guest.size))
     return f"vda,file={overlay},mirror={mirror}"
+
+
+def copy_in_place(guest: Guest) -> None:
+    """Fill the chain that `virmirror.prepare_chain` has made."""
+    for path in guest.path2.iterdir():
+        if (guest.path1 / path.name).exists():
+            shutil.copyfile(guest.path1 / path.name, path)
 
 
 @contextlib.contextmanager

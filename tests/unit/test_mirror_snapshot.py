@@ -15,7 +15,7 @@ import libvirt
 import pytest
 
 import virmirror
-from virmirror import DiskProgress, MirrorDisk, MirrorSnapshot
+from virmirror import DiskProgress, MirrorDisk, MirrorFigures, MirrorSnapshot
 
 
 def test_new_directly_is_refused():
@@ -82,6 +82,18 @@ def test_named_tuples_are_tuples_that_can_be_pickled(tuple_type):
     assert pickle.loads(pickle.dumps(value)) == value
     assert type(pickle.loads(pickle.dumps(value))) is tuple_type
     assert tuple_type.__module__ == "virmirror"
+
+
+def test_figures_are_a_tuple_that_can_be_pickled():
+    value = MirrorFigures((5, 1.5, 2.5, None))
+    assert pickle.loads(pickle.dumps(value)) == value
+    assert (value.left, value.written, value.mirrored, value.limit) == (5, 1.5, 2.5, None)
+
+
+@pytest.mark.parametrize("method", ["pivot", "abort"])
+def test_converge_must_be_known(mirror, method):
+    with pytest.raises(virmirror.SpecError, match="'wait' or 'throttle'"):
+        getattr(mirror, method)(converge="faster")
 
 
 def test_named_tuple_is_matched_by_position():
@@ -344,4 +356,4 @@ def test_signatures_can_be_inspected():
     assert signatures["create"] == (
         "(dom, name, disks, *, description=None, reuse_external=False, quiesce=False, timeout=60.0)"
     )
-    assert signatures["abort"] == "(self, /, timeout=30.0)"
+    assert signatures["abort"] == "(self, /, timeout=30.0, *, pause_budget=2.0, converge=None)"

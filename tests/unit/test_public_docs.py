@@ -63,6 +63,7 @@ def test_reference_has_nothing_that_is_not_there():
         virmirror.MirrorSnapshot,
         virmirror.MirrorDisk,
         virmirror.DiskProgress,
+        virmirror.MirrorFigures,
         virmirror.Copy,
         virmirror.CopyProgress,
         virmirror.CopyReport,
