@@ -24,7 +24,7 @@ from .errors import MirrorError, StateError
 from .jobs import Created, Job, Phase, libvirt_domain
 from .layers import Store
 from .oserrors import os_errors
-from .planning import Collapse, DiskPlan, Pace, Plan, Snapshots, plan
+from .planning import Collapse, Converge, DiskPlan, Pace, Plan, Snapshots, plan
 from .reports import DiskReport, Forgotten, OnProgress, Progress, Report
 from .sides import Found, files_in, look, plain, refused, side_of
 from .snapshots import check_followers, follow
@@ -37,6 +37,9 @@ _BLOCK = 512  # bytes, of st_blocks
 # A pull writes less where the guest has written more than its old top holds; but then
 # the disk gets another name. So many bytes more may be written to avoid that.
 _NAMES_ARE_WORTH = 64 * 1024 * 1024
+
+# Seconds that mirrors have, when a migration is undone, to come level with the guest.
+_UNDO_TIMEOUT = 120.0
 
 # Where these are the next step, it is left to the caller.
 _LAST = (Step.FINISH, Step.REMOVE, Step.FORGET)
@@ -54,6 +57,7 @@ def migrate(
     reflink: bool = True,
     verify: bool = False,
     pause_budget: float | None = 2.0,
+    converge: Converge = "wait",
     overlay_folder: str | os.PathLike[str] | None = None,
     snapshots: Snapshots = "refuse",
     on_progress: OnProgress | None = None,
@@ -76,6 +80,7 @@ def migrate(
         reflink=reflink,
         verify=verify,
         pause_budget=pause_budget,
+        converge=converge,
         overlay_folder=overlay_folder,
         snapshots=snapshots,
     )
@@ -95,17 +100,20 @@ def run(
     Without ``conn`` a connection to the plan's URI is opened, and the event loop
     started (`start_event_loop`); if it is that of an `embed.Host` of this process, the
     host's is used. ``on_progress`` is called with a `Progress` in this thread, at the
-    start of each phase and some times a second while a layer is copied; an exception of
-    it ends the migration. ``timeout`` (seconds; None: any time) bounds the run
-    until the cut-over is made, with all the waiting for other processes that fill a
-    layer; then MirrorTimeoutError is raised, and what was done is undone, which is not
-    bounded. What follows the cut-over is not bounded, either: it goes on.
+    start of each phase, some times a second while a layer is copied, and once a second
+    while the mirrors come level with the guest; an exception of it ends the migration.
+    ``timeout`` (seconds; None: any time) bounds the run until the cut-over is made, with all
+    the waiting for other processes that fill a layer; then MirrorTimeoutError is raised, and
+    what was done is undone, which is not bounded. What follows the cut-over is not bounded,
+    either: it goes on.
 
     Returns the `Report`; that of a plan which was carried out before, without
     doing anything again. What goes wrong before the cut-over is over, Ctrl-C too, is
     undone: the guest is where it was, and nothing is left; a note of the exception
-    says so. After that the guest is on the new storage, and running the plan again
-    finishes what is left to be done.
+    says so. (A mirror that was ready once can be ended only when it is level with the
+    guest: where neither the plan's pause budget nor its ``converge`` brings it there in two
+    minutes, the note says that undoing has failed.) After that the guest is on the new
+    storage, and running the plan again finishes what is left to be done.
 
     Raises BusyError (names the process that is at work on the domain; or another one
     that fills a layer has stopped to), NotFoundError (the domain), StateError (it does
@@ -274,13 +282,20 @@ class _Migration:
                 for layer in reversed(disk.layers):
                     self._store.renew(layer)
         with self._spending("cut-over"):
-            assert self._mirror is not None
-            waiting = "waiting for the mirrors to get ready"
-            self._mirror.wait_ready(self._deadline.left(waiting))
-            pause = self._mirror.pivot(
-                pause_budget=self._plan.pause_budget, timeout=self._deadline.left(waiting)
-            )
-            self._job.save(phase="collapse", pause=pause)
+            self._job.save(phase="collapse", pause=self._cut_over())
+
+    def _cut_over(self) -> float:
+        """Pivot to the mirrors; for how long the guest was suspended."""
+        assert self._mirror is not None
+        waiting = "waiting for the mirrors to come level with the guest"
+        if self._plan.pause_budget is None:
+            self._mirror.wait_ready(self._deadline.left(waiting), on_progress=self._on_figures)
+        return self._mirror.pivot(
+            pause_budget=self._plan.pause_budget,
+            converge=self._plan.converge,
+            timeout=self._deadline.left(waiting),
+            on_progress=self._on_figures,
+        )
 
     def _check_sources(self, disks: Sequence[DiskPlan], *, is_new: bool = False) -> None:
         """That the layers are the very files that were planned.
@@ -363,7 +378,11 @@ class _Migration:
         mirror, self._mirror = self._mirror, None
         if mirror is not None and mirror.state != "done":
             if how == "abort" and found.situation.domain == "running":
-                mirror.abort()
+                mirror.abort(
+                    _UNDO_TIMEOUT,
+                    pause_budget=self._plan.pause_budget,
+                    converge=self._plan.converge,
+                )
                 return
             mirror.detach()
         done = recovery.recover_held(self._dom, how, self._at_most(300.0))
@@ -557,7 +576,7 @@ class _Migration:
     def _spending(self, phase: Phase) -> Iterator[None]:
         """A phase: told, noted down, and measured."""
         self._phase = phase
-        self._tell(Progress(phase, None, 0, 0))
+        self._tell(Progress(phase, None, 0, 0, None))
         self._job.save(phase=phase)
         copied, start = self._job.copied, time.monotonic()
         yield
@@ -575,9 +594,12 @@ class _Migration:
         """Have errors of the operating system as this package's, but for the caller's own."""
         return os_errors(is_others=lambda error: error is self._callers)
 
+    def _on_figures(self, figures: _core.MirrorFigures) -> None:
+        self._tell(Progress(self._phase, None, 0, 0, figures))
+
     def _on_copy(self, path: str, current: int, end: int) -> None:
         self._deadline.left(f"'{path}' was copied")
-        self._tell(Progress(self._phase, path, current, end))
+        self._tell(Progress(self._phase, path, current, end, None))
 
 
 def _tops(disk: DiskPlan) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from .snapshots import check_followers
 __all__ = ["DiskPlan", "LayerPlan", "Plan", "plan"]
 
 Collapse: TypeAlias = Literal["auto", "commit", "pull", "none"]
+Converge: TypeAlias = Literal["wait", "throttle"]
 Pace: TypeAlias = Literal["auto", "full"]
 Snapshots: TypeAlias = Literal["refuse", "keep", "follow"]
 
@@ -96,6 +97,7 @@ class Plan:
     verify: bool
     pause_budget: float | None
     snapshots: Snapshots
+    converge: Converge
 
     @property
     def bytes_to_copy(self) -> int:
@@ -125,6 +127,7 @@ def plan(
     reflink: bool = True,
     verify: bool = False,
     pause_budget: float | None = 2.0,
+    converge: Converge = "wait",
     overlay_folder: str | os.PathLike[str] | None = None,
     snapshots: Snapshots = "refuse",
     timeout: float | None = 60.0,
@@ -149,7 +152,8 @@ def plan(
     layers from the old place in the end; backing files stay, since other guests may be
     based on them. ``pace``, ``bandwidth`` (bytes/s, 0: no limit), ``reflink`` and
     ``verify`` are those of `copy`; ``pause_budget`` (seconds, None: the guest is not
-    suspended) is that of `MirrorSnapshot.pivot`; ``timeout`` in seconds, or None.
+    suspended) and ``converge``, for a guest that writes faster than is mirrored, are those
+    of `MirrorSnapshot.pivot`, and hold for undoing it, too; ``timeout`` in seconds, or None.
 
     Returns the `Plan`. Raises, with everything that was found in one error,
     SpecError, StateError, NotFoundError, ExistsError, BusyError,
@@ -162,7 +166,7 @@ def plan(
     """
     folders = {disk: os.fspath(folder) for disk, folder in disks.items()}
     overlay_folder = None if overlay_folder is None else os.fspath(overlay_folder)
-    _check_options(collapse, pace, bandwidth, pause_budget)
+    _check_options(collapse, pace, bandwidth, pause_budget, converge)
     _check_snapshots(snapshots, collapse)
     _check_folders(folders, overlay_folder)
     identity = uuid.uuid4().hex
@@ -187,6 +191,7 @@ def plan(
             *_notes(found["disks"], collapse),
             *found["notes"],
             *_snapshot_notes(jobs.libvirt_domain(dom), snapshots),
+            *_notes_on_converging(pause_budget),
         ),
         collapse=collapse,
         remove_source=remove_source,
@@ -196,10 +201,13 @@ def plan(
         verify=bool(verify),
         pause_budget=None if pause_budget is None else float(pause_budget),
         snapshots=snapshots,
+        converge=converge,
     )
 
 
-def _check_options(collapse: str, pace: str, bandwidth: int, pause_budget: float | None) -> None:
+def _check_options(
+    collapse: str, pace: str, bandwidth: int, pause_budget: float | None, converge: str
+) -> None:
     findings = []
     if collapse not in ("auto", "commit", "pull", "none"):
         findings.append(f"collapse must be 'auto', 'commit', 'pull' or 'none', not {collapse!r}")
@@ -209,6 +217,10 @@ def _check_options(collapse: str, pace: str, bandwidth: int, pause_budget: float
         findings.append("bandwidth must be a whole number of bytes per second, 0 or more")
     if pause_budget is not None and not 0 <= pause_budget < float("inf"):
         findings.append("pause_budget must be None, or 0 or more seconds")
+    if converge not in ("wait", "throttle"):
+        findings.append(f"converge must be 'wait' or 'throttle', not {converge!r}")
+    elif converge == "throttle" and pause_budget is None:
+        findings.append("converge='throttle' needs a pause_budget")
     if findings:
         raise _core._make_error("invalid-spec", "; ".join(findings))
 
@@ -305,3 +317,12 @@ def _notes(disks: list[dict[str, Any]], collapse: Collapse) -> list[str]:
             if top[has]:
                 notes.append(f"disk '{disk['target']}': '{top['source']}' has {what}; {kept}")
     return notes
+
+
+def _notes_on_converging(pause_budget: float | None) -> list[str]:
+    if pause_budget is not None:
+        return []
+    return [
+        "without a pause budget nothing is done about a guest that writes faster than is "
+        "mirrored: the cut-over waits for it to write less, and so does undoing the migration"
+    ]

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import TypeAlias
 
-from . import values
+from . import _core, values
 from .jobs import LayerReport, Phase, PhaseReport
 from .steps import Side
 
@@ -17,12 +17,14 @@ __all__ = ["DiskReport", "DiskSide", "Forgotten", "OnProgress", "Progress", "Rep
 @dataclasses.dataclass(frozen=True)
 class Progress:
     """How far a migration is: the ``phase``; while a layer is copied the ``path`` of
-    the copy, else None, and the bytes done (``current``) and to be done (``end``)."""
+    the copy, else None, and the bytes done (``current``) and to be done (``end``); while
+    the mirrors come level with the guest, ``figures`` tells how, else None."""
 
     phase: Phase
     path: str | None
     current: int
     end: int
+    figures: _core.MirrorFigures | None
 
 
 OnProgress: TypeAlias = Callable[[Progress], object]

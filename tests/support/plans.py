@@ -35,4 +35,5 @@ PLAN = virmirror.Plan(
     verify=False,
     pause_budget=None,
     snapshots="refuse",
+    converge="wait",
 )

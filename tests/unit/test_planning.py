@@ -22,6 +22,8 @@ import virmirror
         ({"pause_budget": float("inf")}, "pause_budget must be"),
         ({"snapshots": "some"}, "snapshots must be 'refuse', 'keep' or 'follow'"),
         ({"snapshots": "follow"}, "wants collapse='commit'"),
+        ({"converge": "faster"}, "converge must be"),
+        ({"converge": "throttle", "pause_budget": None}, "needs a pause_budget"),
         ({"overlay_folder": ""}, "overlay_folder must be an absolute path, not ''"),
         ({"overlay_folder": "over"}, "overlay_folder must be an absolute path, not 'over'"),
     ],

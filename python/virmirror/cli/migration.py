@@ -69,6 +69,13 @@ def _add_migrate(parser: CommandParser) -> None:
     )
     parser.add_argument("--verify", action="store_true", help="read the copies back and compare")
     parser.add_argument(
+        "--converge",
+        choices=("wait", "throttle"),
+        default="wait",
+        help="what to do about a guest that writes faster than is mirrored: wait until it "
+        "writes less (the default), or lower the limits of its disks for the time being",
+    )
+    parser.add_argument(
         "--timeout",
         type=positive,
         metavar="SECONDS",
@@ -175,6 +182,7 @@ def _migrate(dom: libvirt.virDomain, args: argparse.Namespace) -> None:
             pace=args.pace,
             bandwidth=args.bandwidth if args.bytes else args.bandwidth * _MIB,
             verify=args.verify,
+            converge=args.converge,
             snapshots=args.snapshots,
             overlay_folder=args.overlay_folder and os.path.abspath(args.overlay_folder),
         )
@@ -191,13 +199,23 @@ def _migrate(dom: libvirt.virDomain, args: argparse.Namespace) -> None:
 
 
 def _show(progress: virmirror.Progress) -> None:
-    if progress.path is None:
+    if progress.figures is not None:
+        print(f"  {_figures(progress.figures)}", file=sys.stderr, flush=True)
+    elif progress.path is None:
         print(f"{progress.phase} ...", file=sys.stderr, flush=True)
     elif progress.end:
         percent = 100 * progress.current // progress.end
         end = "\n" if progress.current == progress.end else ""
         text = f"\r  {progress.path}: [{percent:3} %]"
         print(text, end=end, file=sys.stderr, flush=True)
+
+
+def _figures(figures: virmirror.MirrorFigures) -> str:
+    limit = f" (limited to {figures.limit / _MIB:.1f} MiB/s)" if figures.limit else ""
+    return (
+        f"{figures.left / _MIB:.1f} MiB left, {figures.written / _MIB:.1f} MiB/s written{limit}, "
+        f"{figures.mirrored / _MIB:.1f} MiB/s mirrored"
+    )
 
 
 def _describe(plan: virmirror.Plan) -> list[str]:
@@ -234,7 +252,8 @@ COMMANDS = (
             "[--collapse {auto,commit,pull,none}] [--remove-source]",
             "[--overlay-folder FOLDER] [--snapshots {refuse,keep,follow}]",
             "[--pace {auto,full}] [--bandwidth NUMBER [--bytes]] [--verify]",
-            "[--timeout SECONDS] [--dry-run] [--verbose] [--json]",
+            "[--converge {wait,throttle}] [--timeout SECONDS]",
+            "[--dry-run] [--verbose] [--json]",
             "DOMAIN --resume [--timeout SECONDS] [--verbose] [--json]",
             "DOMAIN {--undo | --forget [--json]}",
         ),
