@@ -165,6 +165,36 @@ marks_mark(PyObject *module, PyObject *args, PyObject *keywords)
 }
 
 PyDoc_STRVAR(
+    marks_is_rebased_doc,
+    "_is_rebased_copy($module, /, source, destination)\n"
+    "--\n\n"
+    "Whether two qcow2 images differ in nothing but the names of their backing files.\n"
+    "\n"
+    "Both are read. Raises NotFoundError, ImageError, StorageError, BusyError,\n"
+    "DivergedError.");
+
+static PyObject *
+marks_is_rebased(PyObject *module, PyObject *args, PyObject *keywords)
+{
+    static char *names[] = {"source", "destination", NULL};
+    g_autofree char *source = NULL;
+    g_autofree char *destination = NULL;
+    gboolean same = FALSE;
+    Call call;
+
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "O&O&:_is_rebased_copy",
+                                     names, arg_path, &source, arg_path,
+                                     &destination))
+        return NULL;
+    call_enter(&call, module_get_state(module), -1);
+    vmr_copyfit_compare_rebased(source, destination, &same, &call.wait,
+                                &call.error);
+    if (call_leave(&call) < 0)
+        return NULL;
+    return PyBool_FromLong(same);
+}
+
+PyDoc_STRVAR(
     marks_note_user_doc,
     "_note_user($module, /, fd, path, domain, snapshot)\n"
     "--\n\n"
@@ -227,6 +257,7 @@ marks_has_other_users(PyObject *module, PyObject *args, PyObject *keywords)
 }
 
 PyMethodDef marks_table[] = {
+    MODULE_FUNCTION("_is_rebased_copy", marks_is_rebased, marks_is_rebased_doc),
     MODULE_FUNCTION("_note_user", marks_note_user, marks_note_user_doc),
     MODULE_FUNCTION("_has_other_users", marks_has_other_users,
                     marks_has_other_users_doc),

@@ -6,6 +6,7 @@
 
 #include "autofd.h"
 #include "copymark.h"
+#include "headers.h"
 #include "imagefile.h"
 #include "sparse.h"
 #include "trust.h"
@@ -119,6 +120,29 @@ vmr_copyfit_compare(const char *source, const char *copy, gboolean *same,
         return TRUE;
     if (!vmr_sparse_checksum(source, wait, text[0], error) ||
         !vmr_sparse_checksum(copy, wait, text[1], error))
+        return FALSE;
+    *same = strcmp(text[0], text[1]) == 0;
+    return TRUE;
+}
+
+gboolean
+vmr_copyfit_compare_rebased(const char *source, const char *copy,
+                            gboolean *same, const VmrWait *wait,
+                            GError **error)
+{
+    char text[2][VMR_SPARSE_CHECKSUM_LENGTH + 1];
+    struct stat st;
+    vmr_autofd a = vmr_imagefile_open(source, &st, error);
+    vmr_autofd b = a < 0 ? -1 : vmr_imagefile_open(copy, &st, error);
+
+    *same = FALSE;
+    if (b < 0 ||
+        !vmr_headers_differ_in_names(a, source, b, copy, same, error))
+        return FALSE;
+    if (!*same)
+        return TRUE;
+    if (!vmr_sparse_checksum_of_rest(source, wait, text[0], error) ||
+        !vmr_sparse_checksum_of_rest(copy, wait, text[1], error))
         return FALSE;
     *same = strcmp(text[0], text[1]) == 0;
     return TRUE;

@@ -37,4 +37,10 @@ gboolean vmr_copyfit_compare(const char *source, const char *copy,
                              gboolean *same, const VmrWait *wait,
                              GError **error);
 
+/* The same of qcow2 images that may name their backing files differently, but are equal
+ * otherwise: @copy was rebased. Errors: the same. */
+gboolean vmr_copyfit_compare_rebased(const char *source, const char *copy,
+                                     gboolean *same, const VmrWait *wait,
+                                     GError **error);
+
 G_END_DECLS

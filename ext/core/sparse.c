@@ -80,6 +80,7 @@ sparse_new(const VmrSparseSpec *spec)
     copy->verify = spec->verify;
     copy->gentle = spec->pace == VMR_SPARSE_PACE_AUTO;
     copy->deny = spec->deny;
+    copy->from = spec->skip_header ? VMR_SPARSE_BLOCK : 0;
     /* it makes reflinks where it can */
     if (!spec->reflink)
         copy->deny |= 1u << VMR_SPARSE_METHOD_RANGE;
@@ -131,7 +132,8 @@ take_sum(VmrSparse *copy, GError **error)
         return FALSE;
     __atomic_store_n(&copy->end, bytes, __ATOMIC_RELAXED);
     if (!vmr_sparse_read_sum(copy, copy->source, files->in, files->in_direct,
-                             files->size, FALSE, &copy->sum, error) ||
+                             copy->from, files->size, FALSE, &copy->sum,
+                             error) ||
         !vmr_sparse_files_check_source(files, error))
         return FALSE;
     copy->report.size = files->size;
@@ -353,16 +355,36 @@ vmr_sparse_abandon(VmrSparse *copy)
         drop(copy, MOMENT_MS);
 }
 
-gboolean
-vmr_sparse_checksum(const char *path, const VmrWait *wait,
-                    char text[VMR_SPARSE_CHECKSUM_LENGTH + 1], GError **error)
+static gboolean
+checksum(const VmrSparseSpec *spec, const VmrWait *wait,
+         char text[VMR_SPARSE_CHECKSUM_LENGTH + 1], GError **error)
 {
-    const VmrSparseSpec spec = {.source = path, .pace = VMR_SPARSE_PACE_AUTO};
-    g_autoptr(VmrSparse) copy = vmr_sparse_start(&spec, error);
+    g_autoptr(VmrSparse) copy = vmr_sparse_start(spec, error);
     VmrSparseReport report;
 
     if (!copy || !vmr_sparse_finish(copy, wait, &report, error))
         return FALSE;
     g_strlcpy(text, report.checksum, VMR_SPARSE_CHECKSUM_LENGTH + 1);
     return TRUE;
+}
+
+gboolean
+vmr_sparse_checksum(const char *path, const VmrWait *wait,
+                    char text[VMR_SPARSE_CHECKSUM_LENGTH + 1], GError **error)
+{
+    const VmrSparseSpec spec = {.source = path, .pace = VMR_SPARSE_PACE_AUTO};
+
+    return checksum(&spec, wait, text, error);
+}
+
+gboolean
+vmr_sparse_checksum_of_rest(const char *path, const VmrWait *wait,
+                            char text[VMR_SPARSE_CHECKSUM_LENGTH + 1],
+                            GError **error)
+{
+    const VmrSparseSpec spec = {.source = path,
+                                .pace = VMR_SPARSE_PACE_AUTO,
+                                .skip_header = TRUE};
+
+    return checksum(&spec, wait, text, error);
 }

@@ -39,6 +39,7 @@ typedef struct {
     gboolean reflink;   /* the files may share their data */
     gboolean verify;    /* read the destination back and compare */
     gboolean overwrite; /* an existing destination is truncated and filled */
+    gboolean skip_header; /* of a checksum: leave the first 4 KiB out */
     guint deny;         /* mask of 1 << VmrSparseMethod: not to be tried */
 } VmrSparseSpec;
 
@@ -119,5 +120,10 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(VmrSparse, vmr_sparse_free)
 gboolean vmr_sparse_checksum(const char *path, const VmrWait *wait,
                              char text[VMR_SPARSE_CHECKSUM_LENGTH + 1],
                              GError **error);
+
+/* The same without the first 4 KiB, where a qcow2 image has its header. */
+gboolean vmr_sparse_checksum_of_rest(const char *path, const VmrWait *wait,
+                                     char text[VMR_SPARSE_CHECKSUM_LENGTH + 1],
+                                     GError **error);
 
 G_END_DECLS

@@ -16,6 +16,7 @@
 
 #include "copymark.h"
 #include "error.h"
+#include "headers.h"
 #include "share.h"
 #include "sparse_priv.h"
 
@@ -47,10 +48,38 @@ verify(VmrSparse *copy, const char *checksum, gboolean *same, GError **error)
     VmrSparseSum sum;
 
     if (!vmr_sparse_read_sum(copy, copy->destination, files->out,
-                             files->out_direct, files->size, TRUE, &sum, error))
+                             files->out_direct, 0, files->size, TRUE, &sum,
+                             error))
         return FALSE;
     vmr_sparse_sum_format(sum, files->size, text);
     *same = strcmp(text, checksum) == 0;
+    return TRUE;
+}
+
+/* The same of a copy that may have been given another backing name since, which must
+ * not be written over with the old one. */
+static gboolean
+verify_rebased(VmrSparse *copy, gboolean *same, GError **error)
+{
+    const VmrSparseFiles *files = &copy->files;
+    VmrSparseSum sum[2];
+    char text[2][VMR_SPARSE_CHECKSUM_LENGTH + 1];
+
+    if (!vmr_headers_differ_in_names(files->in, copy->source, files->out,
+                                   copy->destination, same, error))
+        return FALSE;
+    if (!*same)
+        return TRUE;
+    if (!vmr_sparse_read_sum(copy, copy->source, files->in, files->in_direct,
+                             VMR_SPARSE_BLOCK, files->size, FALSE, &sum[0],
+                             error) ||
+        !vmr_sparse_read_sum(copy, copy->destination, files->out,
+                             files->out_direct, VMR_SPARSE_BLOCK, files->size,
+                             TRUE, &sum[1], error))
+        return FALSE;
+    for (guint i = 0; i < G_N_ELEMENTS(sum); i++)
+        vmr_sparse_sum_format(sum[i], files->size, text[i]);
+    *same = strcmp(text[0], text[1]) == 0;
     return TRUE;
 }
 
@@ -65,7 +94,7 @@ has_same_data(VmrSparse *copy, const VmrCopymark *mark, const VmrStamp *out,
     VmrSparseSum sum = {0};
     VmrCopymark now;
 
-    if (!vmr_sparse_read_sum(copy, copy->source, files->in, files->in_direct,
+    if (!vmr_sparse_read_sum(copy, copy->source, files->in, files->in_direct, 0,
                              files->size, FALSE, &sum, error) ||
         !vmr_sparse_files_check_source(files, error))
         return FALSE;
@@ -103,7 +132,9 @@ is_there_already(VmrSparse *copy, gboolean *there, GError **error)
     }
     if (*there && copy->verify) {
         *there = FALSE;
-        if (mark.checksum[0] && !verify(copy, mark.checksum, there, error))
+        if (mark.checksum[0] &&
+            (!verify(copy, mark.checksum, there, error) ||
+             (!*there && !verify_rebased(copy, there, error))))
             return FALSE;
     }
     if (*there) {
@@ -275,8 +306,8 @@ fill_by_reflink(VmrSparse *copy, GError **error)
     /* nothing was read, so there is no checksum unless one is needed */
     return !copy->verify ||
            vmr_sparse_read_sum(copy, copy->source, copy->files.in,
-                               copy->files.in_direct, copy->files.size, FALSE,
-                               &copy->sum, error);
+                               copy->files.in_direct, 0, copy->files.size,
+                               FALSE, &copy->sum, error);
 }
 
 static gboolean

@@ -213,10 +213,10 @@ vmr_sparse_move_head(VmrSparse *copy, GError **error)
 
 gboolean
 vmr_sparse_read_sum(VmrSparse *copy, const char *path, int in, int direct,
-                    guint64 size, gboolean past_cache, VmrSparseSum *sum,
-                    GError **error)
+                    guint64 from, guint64 size, gboolean past_cache,
+                    VmrSparseSum *sum, GError **error)
 {
-    guint64 end = size - size % VMR_SPARSE_BLOCK;
+    guint64 end = MAX(size - size % VMR_SPARSE_BLOCK, MIN(from, size));
     VmrSparseTransfer transfer = {.source = path,
                                   .destination = path,
                                   .in = in,
@@ -229,7 +229,7 @@ vmr_sparse_read_sum(VmrSparse *copy, const char *path, int in, int direct,
 
     if (past_cache)
         (void)posix_fadvise(in, 0, 0, POSIX_FADV_DONTNEED);
-    if (!move(copy, &transfer, 0, end, &method, error))
+    if (!move(copy, &transfer, MIN(from, size), end, &method, error))
         return FALSE;
     *sum = transfer.sum;
     return move_small(copy, &transfer, end, size, sum, error);

@@ -191,6 +191,7 @@ struct VmrSparse {
     gboolean verify;
     gboolean gentle;
     guint deny;
+    guint64 from;            /* of the checksum only: what is before is left out */
     VmrSparseFiles files;    /* of the thread, once that runs */
     VmrSparsePacer *pacer;
     VmrSparseLimit *limit;
@@ -232,11 +233,12 @@ gboolean vmr_sparse_move_head(VmrSparse *copy, GError **error);
 gboolean vmr_sparse_count(VmrSparse *copy, int fd, const char *path,
                           guint64 size, guint64 *bytes, GError **error);
 
-/* The sum of all of the open file @in (@direct: with O_DIRECT, or -1) of @size
- * bytes; with @past_cache read from the storage. Errors: the same. */
+/* The sum of the open file @in (@direct: with O_DIRECT, or -1) of @size bytes, from the
+ * block at @from on; with @past_cache read from the storage. Errors: the same. */
 gboolean vmr_sparse_read_sum(VmrSparse *copy, const char *path, int in,
-                             int direct, guint64 size, gboolean past_cache,
-                             VmrSparseSum *sum, GError **error);
+                             int direct, guint64 from, guint64 size,
+                             gboolean past_cache, VmrSparseSum *sum,
+                             GError **error);
 
 /* Set @error to CANCELLED if @copy was, and say so. */
 gboolean vmr_sparse_check_cancelled(VmrSparse *copy, GError **error);

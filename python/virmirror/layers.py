@@ -270,6 +270,10 @@ class Store:
             return False
         if self._job.owns(layer.destination) and not self._is_shared(fd, layer.destination):
             return False  # an earlier run's, of what the source was then
+        if status.st_size == layer.size and layer.rebase and self._is_rebased(layer, fd):
+            self._mark_shared(fd, layer)
+            self._note(layer, 0, 0.0, None, "none")
+            return True
         # made by other means, or changed since: its content decides
         if status.st_size == layer.size and not layer.rebase:
             checksum = _core.checksum(layer.source)
@@ -316,6 +320,17 @@ class Store:
         """Whether the copy's header names its backing file as it was named before."""
         wanted = (layer.backing_name, layer.backing_format)
         return layer.rebase and _core._image_backing(layer.destination, layer.format) != wanted
+
+    def _is_rebased(self, layer: LayerPlan, fd: int) -> bool:
+        """Whether an unmarked file is the copy but for its backing name, which is then
+        put right: its maker may have died between the two steps."""
+        if not _core._is_rebased_copy(layer.source, layer.destination):
+            return False
+        if self._wants_rebase(layer):
+            _lock(fd, fcntl.F_WRLCK)
+            self._rebase(layer)
+            _lock(fd, fcntl.F_RDLCK)
+        return True
 
     def _rebase(self, layer: LayerPlan) -> None:
         """Have the copy's header name its backing file as it is to be named here."""

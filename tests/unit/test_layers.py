@@ -111,6 +111,38 @@ def test_header_is_changed_by_one_process_at_a_time(store, layer):
     assert header(layer) == ("base", "raw")
 
 
+@pytest.mark.parametrize("rebased", [True, False])
+def test_copy_whose_maker_died_before_it_was_marked_is_used(store, layer, rebased):
+    virmirror.copy(layer.source, layer.destination)
+    if rebased:
+        _core._rebase_image(layer.destination, "base", "raw")
+    _core._mark_copy(layer.destination, unmark=True)
+    before = os.stat(layer.destination).st_ino
+    store.fill(layer)
+    assert header(layer) == ("base", "raw")
+    assert os.stat(layer.destination).st_ino == before
+
+
+def test_file_that_is_no_copy_is_not_taken_for_a_rebased_one(store, layer):
+    virmirror.copy(layer.source, layer.destination)
+    _core._rebase_image(layer.destination, "base", "raw")
+    with open(layer.destination, "r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"x")
+    _core._mark_copy(layer.destination, unmark=True)
+    with pytest.raises(virmirror.ExistsError):
+        store.fill(layer)
+
+
+def test_verified_copy_over_a_rebased_one_leaves_its_backing_name(store, layer):
+    virmirror.copy(layer.source, layer.destination)
+    store.fill(layer)
+    store.close()
+    report = virmirror.copy(layer.source, layer.destination, overwrite=True, verify=True)
+    assert (report.method, report.verified) == ("none", True)
+    assert header(layer) == ("base", "raw")
+
+
 def test_copy_that_another_migration_has_made_is_marked_for_good(store, layer, job):
     virmirror.copy(layer.source, layer.destination)
     store.fill(layer)
