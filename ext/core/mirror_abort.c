@@ -288,10 +288,12 @@ vmr_mirror_abort_copy(VmrMirror *mirror, const VmrDisk *disk,
     /* libvirt does not force QEMU, which waits until both sides are in step */
     if (error && g_error_matches(*error, VMR_ERROR, VMR_ERROR_TIMEOUT))
         vmr_error_note(error,
-                       "the copy of disk '%s' ends when its mirror has caught "
-                       "up: abort again, with a longer pause budget, with "
-                       "converge='throttle' or with the guest suspended",
-                       disk->target);
+                       "the copy of disk '%s' ends when QEMU has written to '%s' "
+                       "what is still missing there: if that storage hangs, "
+                       "bring it back; else abort again, with a longer pause "
+                       "budget, with converge='throttle' or with the guest "
+                       "suspended",
+                       disk->target, disk->mirror->path);
     vmr_error_mark_partial(error);
     return FALSE;
 }

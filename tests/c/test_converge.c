@@ -223,7 +223,7 @@ test_abort_where_the_rest_does_not_fit_ends_with_figures(void)
         vmr_mirror_abort(test.mirror, &test.how, &test.wait, &error));
     g_assert_error(error, VMR_ERROR, VMR_ERROR_TIMEOUT);
     g_assert_nonnull(strstr(error->message, "6.0 MiB are left"));
-    g_assert_nonnull(strstr(error->message, "has caught up"));
+    g_assert_nonnull(strstr(error->message, "what is still missing"));
     g_assert_cmpuint(fake_hv_count(test.fake, VMR_HV_SUSPEND), ==, 0);
     g_clear_error(&error);
     /* and another one, which may do more, ends it */

@@ -239,7 +239,9 @@ def test_limits_of_a_pivot_that_was_killed_are_put_back(
 
 def test_abort_suspends_where_the_rest_fits(guest: Guest) -> None:
     with outrun(guest, ready=True) as mirror:
-        with pytest.raises(virmirror.MirrorTimeoutError, match=r"MiB are left.* has caught up"):
+        with pytest.raises(
+            virmirror.MirrorTimeoutError, match=r"MiB are left.* what is still missing"
+        ):
             mirror.abort(timeout=3, pause_budget=SHORT)
         assert guest.dom.state()[0] == RUNNING
         mirror.abort(timeout=60, pause_budget=LONG)
