@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-PROGRAM_TIMEOUT = 300  # seconds, for all the cases of a program
+PROGRAM_TIMEOUT = 900  # seconds, for all the cases of a program
 BUILD_TIMEOUT = 600
 
 TAP_LINE = re.compile(r"^\s*(?P<bad>not )?ok \d+ (?:- )?(?P<case>/\S*)(?P<rest>.*)$")
