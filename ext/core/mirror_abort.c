@@ -225,6 +225,8 @@ bring_level(Look *what, const VmrCutOver *how, const VmrWait *wait,
     if (vmr_pause_begin(&pause, what->mirror, what->mirror->record->state,
                         &carried, &failure))
         wait_suspended(what, &gauge, how->pause_budget, &carried, &failure);
+    else if (g_error_matches(failure, VMR_ERROR, VMR_ERROR_TIMEOUT))
+        vmr_gauge_note(&gauge, "the guest could not be suspended", &failure);
     cleanup = vmr_wait_for_cleanup(wait);
     vmr_pause_end(&pause, &cleanup, &failure);
     if (!failure)
