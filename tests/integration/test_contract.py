@@ -353,13 +353,26 @@ def read_only(mount: pathlib.Path) -> Iterator[None]:
         subprocess.run(["mount", "-o", "remount,rw", mount], check=True)
 
 
+@contextlib.contextmanager
+def out_of_inodes(mount: pathlib.Path) -> Iterator[None]:
+    """While this context is open, no file can be made on the tmpfs ``mount``."""
+    status = os.statvfs(mount)
+    remount = ["mount", "-o"]
+    used = status.f_files - status.f_ffree
+    subprocess.run([*remount, f"remount,nr_inodes={used}", mount], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run([*remount, f"remount,nr_inodes={status.f_files}", mount], check=True)
+
+
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system")
 
 
 @needs_root
 def test_create_whose_third_mirror_cannot_be_made_leaves_all_as_it_was(trio: Guest) -> None:
-    words = ("new3.qcow2", "Read-only file system")
-    with read_only(trio.path2 / "other"):
+    words = ("new3.qcow2", "No space left on device")
+    with out_of_inodes(trio.path2 / "other"):
         with refused(
             trio, virmirror.StorageError, libvirt.VIR_ERR_SYSTEM_ERROR, *words, disk="vdc"
         ):
