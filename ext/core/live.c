@@ -102,11 +102,19 @@ gboolean
 vmr_live_names_file(const char *info, const char *path)
 {
     g_autofree char *plain = g_strdup_printf(": %s (", path);
-    /* how QEMU names an image that was not opened as its header says; a path
-     * with characters that are escaped in it is not found, which is harmless */
-    g_autofree char *json = g_strdup_printf("\"filename\": \"%s\"", path);
+    /* how QEMU names an image that was not opened as its header says: with all that
+     * is below it, its own file last; a path with characters that are escaped in it
+     * is not found, which is harmless */
+    g_autofree char *json = g_strdup_printf("\"filename\": \"%s\"}} (", path);
+    g_auto(GStrv) lines = g_strsplit(info, "\n", -1);
 
-    return strstr(info, plain) || strstr(info, json);
+    for (char **line = lines; *line; line++) {
+        /* the others tell more of a disk, such as its backing file */
+        if (!g_ascii_isspace(**line) &&
+            (strstr(*line, plain) || strstr(*line, json)))
+            return TRUE;
+    }
+    return FALSE;
 }
 
 /* The disk of @dom that has @path as its source; borrowed. */
