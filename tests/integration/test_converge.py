@@ -152,7 +152,8 @@ def test_throttle_moves_a_guest_that_is_refused_without(guest: Guest) -> None:
 def test_throttled_pivot_that_times_out_puts_the_limits_back(guest: Guest) -> None:
     with outrun(guest) as mirror:
         own = iotune(guest)
-        with pytest.raises(virmirror.MirrorTimeoutError, match=r"limited to .*, the pause budget"):
+        # a busy machine may not let the guest write enough to be limited by then
+        with pytest.raises(virmirror.MirrorTimeoutError, match=r"do not converge: .* MiB are left"):
             mirror.pivot(pause_budget=0, converge="throttle", timeout=8)
         assert iotune(guest) == own
         mirror.abort(timeout=60, pause_budget=LONG)
