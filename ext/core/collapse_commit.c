@@ -147,6 +147,10 @@ check_top_in_use(const Commit *commit, const VmrWait *wait, GError **error)
     return FALSE;
 }
 
+/* How long QEMU may take to let go of a job that has failed: on a busy machine some
+ * seconds. */
+#define LET_GO_TIME (30 * G_TIME_SPAN_SECOND)
+
 /* A job that has just failed may have a node of its own above the top still, which
  * QEMU then takes for no top. */
 static gboolean
@@ -172,10 +176,23 @@ start(gpointer data, const VmrWait *wait, GError **error)
 static gboolean
 begin(Commit *commit, const VmrWait *wait, GError **error)
 {
-    if (!check_top_in_use(commit, wait, error) ||
-        !vmr_wait_settle(wait, VMR_ERROR_BUSY, start, commit, error))
+    const gint64 last =
+        MIN(wait->deadline, g_get_monotonic_time() + LET_GO_TIME);
+
+    if (!check_top_in_use(commit, wait, error))
         return FALSE;
-    commit->begun = TRUE;
+    while (!commit->begun) {
+        g_autoptr(GError) local = NULL;
+
+        commit->begun =
+            vmr_wait_settle(wait, VMR_ERROR_BUSY, start, commit, &local);
+        if (!commit->begun &&
+            (!g_error_matches(local, VMR_ERROR, VMR_ERROR_BUSY) ||
+             g_get_monotonic_time() >= last)) {
+            g_propagate_error(error, g_steal_pointer(&local));
+            return FALSE;
+        }
+    }
     return TRUE;
 }
 
