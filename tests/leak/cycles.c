@@ -52,7 +52,7 @@ cycle_snapxml(void)
 
     g_assert_no_error(error);
     xml = vmr_snapxml_format(spec);
-    g_free(vmr_snapxml_format_libvirt(spec, NULL));
+    g_free(vmr_snapxml_format_libvirt(spec, NULL, NULL));
     g_free(vmr_snapxml_add_mirrors(xml, spec->disks, &error));
     vmr_snapspec_free(vmr_snapxml_parse("<domainsnapshot><a/>", &error));
     g_assert_nonnull(error);
