@@ -168,7 +168,8 @@ PyDoc_STRVAR(
     marks_is_rebased_doc,
     "_is_rebased_copy($module, /, source, destination)\n"
     "--\n\n"
-    "Whether two qcow2 images differ in nothing but the names of their backing files.\n"
+    "Whether *source* and *destination*, two qcow2 images, differ in nothing but the\n"
+    "names of their backing files.\n"
     "\n"
     "Both are read. Raises NotFoundError, ImageError, StorageError, BusyError,\n"
     "DivergedError.");
@@ -198,9 +199,10 @@ PyDoc_STRVAR(
     marks_note_user_doc,
     "_note_user($module, /, fd, path, domain, snapshot)\n"
     "--\n\n"
-    "Note on an open copy that the move of a domain (its UUID) by a snapshot of that\n"
-    "name relies on it, for good; the caller has the lock.\n"
+    "Note on a copy that the move of a domain relies on it, for good.\n"
     "\n"
+    "*fd* is open on the copy, whose *path* is for error texts, and whose lock the\n"
+    "caller has; *domain* is a UUID, *snapshot* the name of the snapshot of the move.\n"
     "Raises StorageError.");
 
 static PyObject *
@@ -229,10 +231,11 @@ PyDoc_STRVAR(
     marks_has_other_users_doc,
     "_has_other_users($module, /, fd, path, domain, snapshot=None)\n"
     "--\n\n"
-    "Whether others than that move of the domain, or (None) than any move of it, have\n"
-    "noted that they rely on an open copy.\n"
+    "Whether others than a move of a domain have noted that they rely on a copy.\n"
     "\n"
-    "Raises StorageError.");
+    "*fd* is open on the copy, whose *path* is for error texts; *domain* is a UUID,\n"
+    "*snapshot* the name of the snapshot of the move, None: of any move. Raises\n"
+    "StorageError.");
 
 static PyObject *
 marks_has_other_users(PyObject *module, PyObject *args, PyObject *keywords)
