@@ -273,10 +273,11 @@ def test_own_exception_of_the_caller_stays_what_it_is(guest: Guest) -> None:
 
 
 def start_again(guest: Guest) -> None:
-    """Start the guest again, whose writer begins anew."""
+    """Start the guest again, whose writer begins anew, until it has gone once around its
+    ring: nothing is left there of the run before."""
     guest.serial.write_bytes(b"")
     guest.dom.create()
-    guest.wait_for_writes(20)
+    guest.wait_for_writes(300)
 
 
 @pytest.mark.parametrize("way", ["run", "undo", "undo off"])
